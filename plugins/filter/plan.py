@@ -1,0 +1,70 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters: from what a person wrote to a plan, refused before a host is touched."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Sequence
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.matryoshka.host.plugins.module_utils import _runner_files
+from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
+from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._prune import prune_options
+from ansible_collections.matryoshka.host.plugins.module_utils._runner_plan import daemon_ranges, plan_runners
+
+
+def plan_daemon(
+    base: Mapping[str, Any], own: Mapping[str, Any], absent: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The engine's configuration: ``base`` (from options of the role) with ``own`` (docker_daemon) over it."""
+    try:
+        if not isinstance(own, Mapping):
+            raise InputError("docker_daemon", own, "a mapping of dockerd's options")
+        for key, option in (("data-root", "docker_data_root"), ("bip", "docker_bip")):
+            if key in own:
+                raise InputError(f"docker_daemon.{key}", own[key], f"nothing here: set {option}")
+        wanted = {key: value for key, value in {**base, **own}.items() if key not in absent}
+        check_daemon_config(wanted, variable="docker_daemon", privileged_containers=True)
+    except HostError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return wanted
+
+
+def plan_runners_filter(
+    runners: Sequence[Mapping[str, Any]],
+    defaults: Mapping[str, Any],
+    images: Mapping[str, str],
+    outer: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The plan of every runner; ``outer`` is the configuration of the host's engine."""
+    try:
+        return plan_runners(runners, defaults, images, daemon_ranges(outer or {}, "the host's engine"))
+    except HostError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def prune_options_filter(options: Mapping[str, Any]) -> str:
+    """Arguments of the host's program for pruning."""
+    try:
+        return prune_options(options)
+    except HostError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    """Filters of the collection that plan and refuse."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "plan_daemon": plan_daemon,
+            "plan_runners": plan_runners_filter,
+            "prune_options": prune_options_filter,
+            "installed_files": _runner_files.installed_files,
+            "runner_files": _runner_files.runner_files,
+            "runner_directories": _runner_files.runner_directories,
+            "runner_triggers": _runner_files.runner_triggers,
+            "file_digests": _runner_files.file_digests,
+        }

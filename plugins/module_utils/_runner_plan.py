@@ -1,0 +1,268 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the list of runners that a person wrote to what the host's program is given.
+
+Pure: nothing here looks at a host. What has to be compared with the host (routes, data
+roots, processors) is in :mod:`_preflight`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+import re
+from typing import Any, Callable, Mapping, Sequence
+
+from ansible_collections.matryoshka.host.plugins.module_utils import _modes
+from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
+from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._networks import find_overlaps
+from ansible_collections.matryoshka.host.plugins.module_utils._sizes import parse_size
+
+CACHES = ("none", "persistent")
+_NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")
+_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_OPTIONS = (
+    "name",
+    "mode",
+    "agent",
+    "cache",
+    "cpus",
+    "memory",
+    "pids",
+    "bip",
+    "address_pools",
+    "mtu",
+    "daemon",
+    "directory",
+    "image",
+    "environment",
+    "mounts",
+    "ready_timeout",
+    "drain_timeout",
+    "stop_timeout",
+)
+_MEMORY_MINIMUM = 128 << 20
+_PIDS_MINIMUM = 64
+
+
+def plan_runners(
+    runners: Sequence[Mapping[str, Any]],
+    defaults: Mapping[str, Any],
+    images: Mapping[str, str],
+    outer: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """What the host's program is given for every runner, in the order of the list.
+
+    :param runners: the list as a person wrote it (``runner_runners``).
+    :param defaults: the value of every option that a runner doesn't set, and ``root``, the
+        folder that runners' folders are made in.
+    :param images: for each mode the reference of its environment image.
+    :param outer: ranges (label to CIDR) that no runner's inner network may meet: the host's
+        own bridge and address pools.
+    :raises InputError: naming the variable, the value and what is allowed.
+    """
+    plan: list[dict[str, Any]] = []
+    directories: dict[str, str] = {}
+    for index, given in enumerate(runners):
+        where = f"runner_runners[{index}]"
+        if not isinstance(given, Mapping):
+            raise InputError(where, given, "a mapping with at least a name")
+        name = _name(given.get("name"), f"{where}.name", [one["name"] for one in plan])
+        runner = _one(name, f"runner_runners[{name}]", given, defaults, images)
+        _own_directory(runner, directories)
+        _apart(runner, outer or {})
+        plan.append(runner)
+    return plan
+
+
+def _one(
+    name: str, where: str, given: Mapping[str, Any], defaults: Mapping[str, Any], images: Mapping[str, str]
+) -> dict[str, Any]:
+    for key in given:
+        if key not in _OPTIONS:
+            near = difflib.get_close_matches(str(key), _OPTIONS, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"{where}.{key}", given[key], "one of " + ", ".join(_OPTIONS) + hint)
+
+    def value(key: str) -> Any:
+        return given[key] if given.get(key) is not None else defaults.get(key)
+
+    mode = _modes.mode(value("mode"), f"{where}.mode")
+    if value("cache") not in CACHES:
+        raise InputError(f"{where}.cache", value("cache"), "one of " + ", ".join(CACHES))
+    return {
+        "schema": 1,
+        "name": name,
+        "mode": mode.for_runner(),
+        "image": value("image") or images[mode.name],
+        "directory": _path(value("directory") or posixpath.join(defaults["root"], name), f"{where}.directory"),
+        "cache": value("cache"),
+        "limits": {
+            "cpus": _number(value("cpus"), f"{where}.cpus", "a number of processors above 0, such as 1.5"),
+            "memory_bytes": _optional(
+                value("memory"), lambda size: parse_size(size, f"{where}.memory", _MEMORY_MINIMUM)
+            ),
+            "pids": _optional(
+                value("pids"), lambda pids: _whole(pids, f"{where}.pids", _PIDS_MINIMUM, 4194304)
+            ),
+        },
+        "inner_daemon": _inner_daemon(where, value),
+        "agent": _agent(value("agent"), defaults, f"{where}.agent"),
+        "environment_variables": _variables(value("environment") or {}, f"{where}.environment"),
+        "mounts": _mounts(value("mounts") or [], f"{where}.mounts"),
+        "ready_timeout": _whole(value("ready_timeout"), f"{where}.ready_timeout", 1, 3600),
+        "drain_timeout": _whole(value("drain_timeout"), f"{where}.drain_timeout", 0, 604800),
+        "stop_timeout": _whole(value("stop_timeout"), f"{where}.stop_timeout", 1, 600),
+        "restart_delay": 5,
+    }
+
+
+def _optional(value: Any, read: Callable[[Any], int]) -> int | None:
+    """Nothing for "no limit" (empty or null); else what ``read`` makes of it."""
+    return None if value in (None, "") else read(value)
+
+
+def _name(name: Any, variable: str, taken: Sequence[str]) -> str:
+    if not isinstance(name, str) or not _NAME.match(name):
+        allowed = "1 to 32 lower-case letters, digits and hyphens, no hyphen at either end"
+        raise InputError(variable, name, allowed)
+    if name in taken:
+        raise InputError(variable, name, "a name that no other runner in the list has")
+    return name
+
+
+def _number(value: Any, variable: str, allowed: str) -> float | None:
+    if value in (None, ""):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(variable, value, allowed) from None
+    if isinstance(value, bool) or not 0 < number < 4096:
+        raise InputError(variable, value, allowed)
+    return number
+
+
+def _whole(value: Any, variable: str, lowest: int, highest: int) -> int:
+    allowed = f"a whole number from {lowest} to {highest}"
+    if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)):
+        raise InputError(variable, value, allowed)
+    if not lowest <= int(value) <= highest:
+        raise InputError(variable, value, allowed)
+    return int(value)
+
+
+def _path(value: Any, variable: str) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or posixpath.normpath(value) in ("/", "//"):
+        raise InputError(variable, value, "an absolute path below /")
+    if re.search(r"[\s:,%]", value):
+        raise InputError(variable, value, "a path without white space, colon, comma and percent sign")
+    return posixpath.normpath(value)
+
+
+def _inner_daemon(where: str, value: Callable[[str], Any]) -> dict[str, Any]:
+    daemon: dict[str, Any] = {"bip": value("bip"), "default-address-pools": value("address_pools")}
+    if value("mtu"):
+        daemon["mtu"] = _whole(value("mtu"), f"{where}.mtu", 576, 65535)
+        daemon["default-network-opts"] = {
+            "bridge": {"com.docker.network.driver.mtu": str(daemon["mtu"])},
+        }
+    own = value("daemon") or {}
+    if not isinstance(own, Mapping):
+        raise InputError(f"{where}.daemon", own, "a mapping of dockerd's options")
+    for key in ("data-root", "hosts", "pidfile", "exec-root"):
+        if key in own:
+            raise InputError(f"{where}.daemon.{key}", own[key], "nothing: the environment itself sets this")
+    daemon.update(own)
+    check_daemon_config(daemon, variable=f"{where}.daemon", privileged_containers=True)
+    return daemon
+
+
+def _agent(value: Any, defaults: Mapping[str, Any], variable: str) -> dict[str, Any]:
+    agent = {"name": value} if isinstance(value, str) else value
+    if not isinstance(agent, Mapping) or agent.get("name") not in AGENTS:
+        raise InputError(variable, value, "one of " + ", ".join(sorted(AGENTS)) + ", or a mapping with its name")
+    return AGENTS[agent["name"]](agent, defaults, variable)
+
+
+def _local_agent(agent: Mapping[str, Any], defaults: Mapping[str, Any], variable: str) -> dict[str, Any]:
+    _only(agent, ("name", "queue"), variable)
+    queue = _path(agent.get("queue") or defaults["queue"], f"{variable}.queue")
+    return {"name": "local", "queue": queue}
+
+
+def _command_agent(agent: Mapping[str, Any], defaults: Mapping[str, Any], variable: str) -> dict[str, Any]:
+    _only(agent, ("name", "command"), variable)
+    command = agent.get("command")
+    if not isinstance(command, Sequence) or isinstance(command, str) or not command:
+        raise InputError(f"{variable}.command", command, "a list: the program and its arguments")
+    if not all(isinstance(word, str) and word for word in command):
+        raise InputError(f"{variable}.command", command, "a list of strings that aren't empty")
+    return {"name": "command", "command": list(command)}
+
+
+#: What an agent's options mean. The program has a class of the same name for each
+#: (``matryoshka_runner/agents.py``).
+AGENTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any], str], dict[str, Any]]] = {
+    "local": _local_agent,
+    "command": _command_agent,
+}
+
+
+def _only(given: Mapping[str, Any], known: Sequence[str], variable: str) -> None:
+    for key in given:
+        if key not in known:
+            raise InputError(f"{variable}.{key}", given[key], "one of " + ", ".join(known))
+
+
+def _variables(value: Any, variable: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise InputError(variable, value, "a mapping of environment variables")
+    for key in value:
+        if not isinstance(key, str) or not _VARIABLE.match(key):
+            raise InputError(variable, key, "names of letters, digits and underscores")
+    return {key: str(text) for key, text in value.items()}
+
+
+def _mounts(value: Any, variable: str) -> list[str]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InputError(variable, value, "a list of SOURCE:TARGET or SOURCE:TARGET:ro")
+    for mount in value:
+        parts = str(mount).split(":")
+        well_formed = len(parts) in (2, 3) and all(part.startswith("/") for part in parts[:2])
+        if not well_formed or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+            raise InputError(variable, mount, "SOURCE:TARGET or SOURCE:TARGET:ro, both absolute")
+        if posixpath.basename(parts[0]) in ("docker.sock", "containerd.sock", "podman.sock"):
+            raise InputError(variable, mount, "no engine's socket: a job would be root on the host")
+    return [str(mount) for mount in value]
+
+
+def _own_directory(runner: Mapping[str, Any], taken: dict[str, str]) -> None:
+    """No two runners share a folder, and none lies inside another's."""
+    variable, mine = f"runner_runners[{runner['name']}].directory", runner["directory"]
+    for other, owner in taken.items():
+        if posixpath.commonpath([mine, other]) in (mine, other):
+            allowed = f"a folder apart from {other} of runner {owner}: two daemons never share a data root"
+            raise InputError(variable, mine, allowed)
+    taken[mine] = runner["name"]
+
+
+def _apart(runner: Mapping[str, Any], outer: Mapping[str, str]) -> None:
+    """The inner ranges don't meet the ranges outside the environment."""
+    for text in find_overlaps(inner_ranges(runner), outer):
+        raise InputError(f"runner_runners[{runner['name']}]", text, "inner ranges apart from the host's own")
+
+
+def inner_ranges(runner: Mapping[str, Any]) -> dict[str, str]:
+    """The ranges that are used inside a runner's environments: label to CIDR."""
+    return daemon_ranges(runner["inner_daemon"], f"runner {runner['name']}")
+
+
+def daemon_ranges(daemon: Mapping[str, Any], label: str) -> dict[str, str]:
+    """The ranges that a Docker daemon with this configuration hands out: label to CIDR."""
+    ranges = {f"{label}: bip": daemon["bip"]} if daemon.get("bip") else {}
+    for index, pool in enumerate(daemon.get("default-address-pools") or []):
+        ranges[f"{label}: default-address-pools[{index}]"] = pool["base"]
+    return ranges

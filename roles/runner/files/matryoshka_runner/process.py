@@ -1,0 +1,61 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The only place in the program where a process is started and waited for."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import Mapping, Protocol, Sequence
+
+ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/root",
+}
+"""All that a started program is given: nothing of the caller's environment changes what it does."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished process left: exit code (127: not there, 124: took too long), output, errors."""
+
+    code: int
+    out: str = ""
+    err: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    @property
+    def detail(self) -> str:
+        """What it said about itself, in one line."""
+        return " ".join((self.err.strip() or self.out.strip() or f"exit code {self.code}").split())
+
+
+class Run(Protocol):
+    """Runs ``argv`` to its end within ``timeout`` seconds; never raises for what the program did."""
+
+    def __call__(self, argv: Sequence[str], *, timeout: float = 60.0) -> Result: ...
+
+
+def run(argv: Sequence[str], *, timeout: float = 60.0) -> Result:
+    """Run ``argv`` with closed standard input; the process is killed after ``timeout`` seconds."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=dict(ENVIRONMENT),
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        return Result(127, "", f"{argv[0]}: not found in {ENVIRONMENT['PATH']}")
+    except subprocess.TimeoutExpired:
+        return Result(124, "", f"{' '.join(argv[:3])}: no end within {timeout:g} s")
+    return Result(done.returncode, done.stdout, done.stderr)
