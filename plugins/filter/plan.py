@@ -12,8 +12,29 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.matryoshka.host.plugins.module_utils import _runner_files
 from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._networks import daemon_ranges
 from ansible_collections.matryoshka.host.plugins.module_utils._prune import prune_options
-from ansible_collections.matryoshka.host.plugins.module_utils._runner_plan import daemon_ranges, plan_runners
+from ansible_collections.matryoshka.host.plugins.module_utils._runner_plan import plan_runners
+from ansible_collections.matryoshka.host.plugins.module_utils._verdict import preflight_verdict
+
+
+_OPTIONS = {
+    "data-root": "docker_data_root",
+    "bip": "docker_bip",
+    "default-address-pools": "docker_address_pools",
+    "log-driver": "docker_log_driver",
+    "log-opts": "docker_log_options",
+    "live-restore": "docker_live_restore",
+    "builder.gc.defaultKeepStorage": "docker_build_cache_limit",
+}
+
+
+def _by_option(message: str, own: Mapping[str, Any]) -> str:
+    """The message with the name of the option that a person set, where it wasn't docker_daemon."""
+    for key, option in _OPTIONS.items():
+        if key.split(".")[0] not in own:
+            message = message.replace(f"docker_daemon.{key}", option)
+    return message
 
 
 def plan_daemon(
@@ -27,7 +48,9 @@ def plan_daemon(
             if key in own:
                 raise InputError(f"docker_daemon.{key}", own[key], f"nothing here: set {option}")
         wanted = {key: value for key, value in {**base, **own}.items() if key not in absent}
-        check_daemon_config(wanted, variable="docker_daemon", privileged_containers=True)
+        wrong = check_daemon_config(wanted, "docker_daemon")
+        if wrong:
+            raise HostError("\n".join(_by_option(message, own) for message in wrong))
     except HostError as error:
         raise AnsibleFilterError(str(error)) from error
     return wanted
@@ -41,7 +64,7 @@ def plan_runners_filter(
 ) -> list[dict[str, Any]]:
     """The plan of every runner; ``outer`` is the configuration of the host's engine."""
     try:
-        return plan_runners(runners, defaults, images, daemon_ranges(outer or {}, "the host's engine"))
+        return plan_runners(runners, defaults, images, daemon_ranges(outer or {}, "docker_daemon"))
     except HostError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -54,6 +77,14 @@ def prune_options_filter(options: Mapping[str, Any]) -> str:
         raise AnsibleFilterError(str(error)) from error
 
 
+def preflight_verdict_filter(facts: Mapping[str, Any], **plan: Any) -> dict[str, Any]:
+    """What a host can carry of a plan."""
+    try:
+        return preflight_verdict(facts, **plan)
+    except HostError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 class FilterModule:
     """Filters of the collection that plan and refuse."""
 
@@ -61,6 +92,7 @@ class FilterModule:
         return {
             "plan_daemon": plan_daemon,
             "plan_runners": plan_runners_filter,
+            "preflight_verdict": preflight_verdict_filter,
             "prune_options": prune_options_filter,
             "installed_files": _runner_files.installed_files,
             "runner_files": _runner_files.runner_files,

@@ -13,14 +13,14 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator, Mapping, Union
 from urllib.parse import urlsplit
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _networks
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 
-Path = tuple[Union[str, int], ...]
+Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,16 @@ def integer(low: int, high: int | None = None, also: Mapping[int, str] | None = 
     return check
 
 
-def choice(*names: str, other: str | None = None, meaning: str = "") -> Check:
-    """One of ``names``, or text that the pattern ``other`` matches, described by ``meaning``."""
+def choice(*names: str, other: str | None = None, meaning: str = "", old: Sequence[str] = ()) -> Check:
+    """One of ``names``, or text that the pattern ``other`` matches, described by ``meaning``.
+
+    :param old: names that are taken but no longer suggested.
+    """
     allowed = f"one of {', '.join(names)}" + (f", or {meaning}" if meaning else "")
 
     def check(value: object) -> Iterator[Problem]:
         if isinstance(value, str):
-            if value in names or (other is not None and re.fullmatch(other, value)):
+            if value in names or value in old or (other is not None and re.fullmatch(other, value)):
                 return
             yield Problem((), value, allowed + meant(value, names))
         else:
@@ -151,9 +154,7 @@ def mapping(check_value: Check, what: str, check_key: Check | None = None) -> Ch
     return check
 
 
-def record(
-    fields: Mapping[str, Check], required: tuple[str, ...] = (), fold: bool = False
-) -> Check:
+def record(fields: Mapping[str, Check], required: tuple[str, ...] = (), fold: bool = False) -> Check:
     """A mapping of known keys.
 
     :param fold: upper and lower case of keys are the same, as Go's JSON decoder has it
@@ -200,10 +201,12 @@ def pools(value: object) -> Iterator[Problem]:
     yield from items(from_input_error(_networks.parse_pool), "{base: 172.25.0.0/16, size: 24}")(value)
 
 
-anything_text: Check = matches(r"(?s).*", "text")
+anything_text: Check = matches(r"(?s).*", "text, numbers and the like in quotes")
 some_text: Check = matches(r"(?s).*\S.*", "text that isn't empty")
 size: Check = matches(SIZE, "a size as text, such as 512MB or 10g")
-size_or_nothing: Check = matches(re.compile(f"({SIZE.pattern})?", re.IGNORECASE), "a size as text, such as 512MB or 10g")
+size_or_nothing: Check = matches(
+    re.compile(f"({SIZE.pattern})?", re.IGNORECASE), "a size as text, such as 512MB or 10g"
+)
 duration: Check = matches(DURATION, "a duration such as 90s, 10m or 48h")
 absolute_path: Check = matches(r"/[^\0]*", "an absolute path")
 ip_address: Check = accepted(ipaddress.ip_address, "an IP address")
@@ -232,7 +235,7 @@ def _socket(text: str) -> bool:
     if not separator:
         return False
     if scheme == "tcp":
-        return bool(re.fullmatch(r":\d+", rest)) and 1 <= int(rest[1:]) <= 65535 or host_and_port(rest)
+        return (bool(re.fullmatch(r":\d+", rest)) and 1 <= int(rest[1:]) <= 65535) or host_and_port(rest)
     return (scheme == "unix" and rest.startswith("/")) or (scheme == "fd" and "/" not in rest)
 
 
@@ -254,11 +257,11 @@ def _proxy(text: str) -> bool:
     return url.scheme in ("http", "https", "socks5", "socks5h") and bool(url.hostname) and url.port != 0
 
 
-socket_address: Check = accepted(
-    _socket, "fd://, unix:///run/docker.sock or tcp://ADDRESS:PORT"
-)
+socket_address: Check = accepted(_socket, "fd://, unix:///run/docker.sock or tcp://ADDRESS:PORT")
 mirror: Check = accepted(_mirror, "http(s)://HOST[:PORT][/PATH] without user, query and fragment")
-insecure_registry: Check = accepted(_insecure_registry, "HOST[:PORT] or a network such as 10.1.0.0/16, without a scheme")
+insecure_registry: Check = accepted(
+    _insecure_registry, "HOST[:PORT] or a network such as 10.1.0.0/16, without a scheme"
+)
 proxy: Check = accepted(_proxy, "a proxy's URL such as http://proxy.example.com:3128")
 listen_address: Check = accepted(lambda text: host_and_port(text, port_needed=True), "ADDRESS:PORT")
 key_value: Check = matches(r"[^=\s][^=]*=.*", "NAME=VALUE")

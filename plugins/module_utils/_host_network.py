@@ -37,7 +37,10 @@ IP_COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 def read_network(results: Mapping[str, Result], view: View) -> dict[str, Any]:
-    """Facts about the network from the results of :data:`IP_COMMANDS`, or from ``/proc`` without them."""
+    """Facts about the network from the results of :data:`IP_COMMANDS`, or from ``/proc`` without them.
+
+    IPv6's link-local addresses and routes, which every interface has, are left out.
+    """
     if all(result.ok for result in results.values()):
         addresses = parse_ip_addresses(results["addresses"].out)
         routes = parse_ip_routes(results["routes4"].out, 4) + parse_ip_routes(results["routes6"].out, 6)
@@ -45,6 +48,8 @@ def read_network(results: Mapping[str, Result], view: View) -> dict[str, Any]:
         addresses = _addresses_without_ip(view)
         routes = parse_proc_routes(view.text("/proc/net/route") or "")
         routes += parse_proc_routes6(view.text("/proc/net/ipv6_route") or "")
+    addresses = [entry for entry in addresses if (entry["family"], entry["scope"]) != (6, "link")]
+    routes = [route for route in routes if route["destination"] != "fe80::/64"]
     default = default_interface(routes)
     return {
         "addresses": addresses,

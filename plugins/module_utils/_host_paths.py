@@ -18,7 +18,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._host_files import
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Disks, Mount, MountTable
 
 MARKER = ".matryoshka"
-ENTRIES_SHOWN = 10
+ENTRIES_SHOWN = 256
 ENGINE_MARKERS = (
     "overlay2",
     "fuse-overlayfs",
@@ -43,7 +43,9 @@ ENGINE_MARKERS = (
 
 
 def read_path(path: str, view: View, mounts: MountTable, disks: Disks) -> dict[str, Any]:
-    """Facts about ``path``; of a path that doesn't exist, those of the nearest existing directory above it.
+    """Facts about ``path``; of a path that doesn't exist, the file system's are those of ``mounted_on``.
+
+    ``mounted_on`` is the path itself, or what exists nearest above it.
 
     ``type`` is ``file``, ``directory``, ``symlink`` (with ``target_type``), ``other`` or ``absent``;
     ``empty`` doesn't count ``lost+found`` and is None for what isn't a directory; sizes are bytes.
@@ -67,14 +69,20 @@ def read_path(path: str, view: View, mounts: MountTable, disks: Disks) -> dict[s
         "marker": read_marker(view, real),
         **_identity(view, real),
         "mounted_on": base,
+        "mounted_on_type": _type(view, base),
         **describe_location(base, view, mounts, disks),
     }
 
 
-def describe_location(path: str, view: View, mounts: MountTable, disks: Disks) -> dict[str, Any]:
-    """File system, mount, disk and room of ``path``, which exists and has no symbolic links."""
+def describe_location(
+    path: str, view: View, mounts: MountTable, disks: Disks, root: Mount | None = None
+) -> dict[str, Any]:
+    """File system, mount, disk and room of ``path``, which exists and has no symbolic links.
+
+    :param root: the mount that counts as the root disk; None: that on ``/`` of ``mounts``.
+    """
     mount = mounts.of(path)
-    root = mounts.of("/")
+    root = root or mounts.of("/")
     return {
         **describe_mount(mount, disks),
         "on_root_disk": bool(mount and root and disks.shared(mount, root)),

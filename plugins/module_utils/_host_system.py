@@ -174,25 +174,24 @@ def apt_lists_age(view: View, now: float | None = None) -> int | None:
 
 
 def read_groups(names: Sequence[str]) -> dict[str, Any]:
-    """gid and members (by the group file) of each group; None for one that doesn't exist."""
+    """gid and members (by the group file) of each group; one that doesn't exist isn't in it."""
     found: dict[str, Any] = {}
     for name in names:
         try:
             entry = grp.getgrnam(name)
-            found[name] = {"gid": entry.gr_gid, "members": sorted(entry.gr_mem)}
         except KeyError:
-            found[name] = None
+            continue
+        found[name] = {"gid": entry.gr_gid, "members": sorted(entry.gr_mem)}
     return found
 
 
 def read_users(names: Sequence[str], view: View) -> dict[str, Any]:
-    """uid, gid, home, shell, whether it lingers, and subordinate ids; None for a user that doesn't exist."""
+    """uid, gid, home, shell, whether it lingers, and subordinate ids; one that doesn't exist isn't in it."""
     found: dict[str, Any] = {}
     for name in names:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            found[name] = None
             continue
         found[name] = {
             "uid": entry.pw_uid,

@@ -12,17 +12,18 @@ length ``size``.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Iterator, Mapping, Sequence, Union
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-Interface = Union[ipaddress.IPv4Interface, ipaddress.IPv6Interface]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 #: The longest prefix that leaves room for a gateway and one container, by IP version.
 LONGEST_PREFIX = {4: 30, 6: 126}
+POOLS = "a list of {base: 172.25.0.0/16, size: 24}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def parse_bip(variable: str, value: object, version: int = 4) -> Interface:
         raise InputError(variable, value, allowed)
     longest = LONGEST_PREFIX[version]
     if network.prefixlen > longest:
-        raise InputError(variable, value, f"a prefix length of at most {longest}, room for a bridge and a container")
+        raise InputError(
+            variable, value, f"a prefix length of at most {longest}, room for a bridge and a container"
+        )
     if network.prefixlen == 0 or _unusable(interface):
         raise InputError(variable, value, f"{allowed}, not loopback, link-local, multicast or unspecified")
     if interface.ip == network.network_address:
@@ -99,7 +102,9 @@ def parse_bip(variable: str, value: object, version: int = 4) -> Interface:
             variable, value, f"an address inside the network, not the network itself: {_first(network)}"
         )
     if version == 4 and interface.ip == network.broadcast_address:
-        raise InputError(variable, value, f"an address inside the network, not its broadcast address: {_first(network)}")
+        raise InputError(
+            variable, value, f"an address inside the network, not its broadcast address: {_first(network)}"
+        )
     return interface
 
 
@@ -130,11 +135,13 @@ def parse_pools(variable: str, value: object) -> list[Pool]:
     :raises InputError: naming the first pool that is wrong, or the list if two overlap.
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise InputError(variable, value, "a list of {base: 172.25.0.0/16, size: 24}")
+        raise InputError(variable, value, POOLS)
     pools = [parse_pool(f"{variable}[{index}]", item) for index, item in enumerate(value)]
     found = overlaps([NamedRange(f"{variable}[{index}].base", pool.base) for index, pool in enumerate(pools)])
     if found:
-        raise InputError(variable, [str(pool.base) for pool in pools], f"pools apart from each other, but {found[0]}")
+        raise InputError(
+            variable, [str(pool.base) for pool in pools], f"pools apart from each other, but {found[0]}"
+        )
     return pools
 
 
@@ -160,17 +167,21 @@ def overlaps(left: Sequence[NamedRange], right: Sequence[NamedRange] | None = No
 def daemon_ranges(config: Mapping[str, object], variable: str) -> list[NamedRange]:
     """The ranges that a daemon with this configuration takes: ``bip``, ``bip6`` and its pools.
 
-    :raises InputError: as :func:`parse_bip` and :func:`parse_pools`.
+    They may overlap; ask :func:`overlaps`.
+
+    :raises InputError: as :func:`parse_bip` and :func:`parse_pool`.
     """
     ranges = []
     for key, version in (("bip", 4), ("bip6", 6)):
         if key in config:
             name = f"{variable}.{key}"
             ranges.append(NamedRange(name, parse_bip(name, config[key], version).network))
-    if "default-address-pools" in config:
-        name = f"{variable}.default-address-pools"
-        for index, pool in enumerate(parse_pools(name, config["default-address-pools"])):
-            ranges.append(NamedRange(f"{name}[{index}].base", pool.base))
+    pools = config.get("default-address-pools", ())
+    if not isinstance(pools, Sequence) or isinstance(pools, (str, bytes)):
+        raise InputError(f"{variable}.default-address-pools", pools, POOLS)
+    for index, item in enumerate(pools):
+        name = f"{variable}.default-address-pools[{index}]"
+        ranges.append(NamedRange(f"{name}.base", parse_pool(name, item).base))
     return ranges
 
 

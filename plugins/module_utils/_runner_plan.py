@@ -16,8 +16,8 @@ from typing import Any, Callable, Mapping, Sequence
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _modes
 from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
-from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
-from ansible_collections.matryoshka.host.plugins.module_utils._networks import find_overlaps
+from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._networks import NamedRange, daemon_ranges, overlaps
 from ansible_collections.matryoshka.host.plugins.module_utils._sizes import parse_size
 
 CACHES = ("none", "persistent")
@@ -51,7 +51,7 @@ def plan_runners(
     runners: Sequence[Mapping[str, Any]],
     defaults: Mapping[str, Any],
     images: Mapping[str, str],
-    outer: Mapping[str, str] | None = None,
+    outer: Sequence[NamedRange] = (),
 ) -> list[dict[str, Any]]:
     """What the host's program is given for every runner, in the order of the list.
 
@@ -59,8 +59,7 @@ def plan_runners(
     :param defaults: the value of every option that a runner doesn't set, and ``root``, the
         folder that runners' folders are made in.
     :param images: for each mode the reference of its environment image.
-    :param outer: ranges (label to CIDR) that no runner's inner network may meet: the host's
-        own bridge and address pools.
+    :param outer: ranges that no runner's inner network may meet: those of the host's engine.
     :raises InputError: naming the variable, the value and what is allowed.
     """
     plan: list[dict[str, Any]] = []
@@ -72,7 +71,7 @@ def plan_runners(
         name = _name(given.get("name"), f"{where}.name", [one["name"] for one in plan])
         runner = _one(name, f"runner_runners[{name}]", given, defaults, images)
         _own_directory(runner, directories)
-        _apart(runner, outer or {})
+        _apart(runner, outer)
         plan.append(runner)
     return plan
 
@@ -176,7 +175,8 @@ def _inner_daemon(where: str, value: Callable[[str], Any]) -> dict[str, Any]:
         if key in own:
             raise InputError(f"{where}.daemon.{key}", own[key], "nothing: the environment itself sets this")
     daemon.update(own)
-    check_daemon_config(daemon, variable=f"{where}.daemon", privileged_containers=True)
+    for message in check_daemon_config(daemon, f"{where}.daemon"):
+        raise HostError(message)
     return daemon
 
 
@@ -249,20 +249,14 @@ def _own_directory(runner: Mapping[str, Any], taken: dict[str, str]) -> None:
     taken[mine] = runner["name"]
 
 
-def _apart(runner: Mapping[str, Any], outer: Mapping[str, str]) -> None:
-    """The inner ranges don't meet the ranges outside the environment."""
-    for text in find_overlaps(inner_ranges(runner), outer):
-        raise InputError(f"runner_runners[{runner['name']}]", text, "inner ranges apart from the host's own")
+def _apart(runner: Mapping[str, Any], outer: Sequence[NamedRange]) -> None:
+    """The inner ranges meet neither each other nor the ranges outside the environment."""
+    variable = f"runner_runners[{runner['name']}]"
+    inner = inner_ranges(runner)
+    for text in overlaps(inner) + overlaps(inner, outer):
+        raise InputError(variable, text, "inner ranges apart from each other and from the host engine's")
 
 
-def inner_ranges(runner: Mapping[str, Any]) -> dict[str, str]:
-    """The ranges that are used inside a runner's environments: label to CIDR."""
-    return daemon_ranges(runner["inner_daemon"], f"runner {runner['name']}")
-
-
-def daemon_ranges(daemon: Mapping[str, Any], label: str) -> dict[str, str]:
-    """The ranges that a Docker daemon with this configuration hands out: label to CIDR."""
-    ranges = {f"{label}: bip": daemon["bip"]} if daemon.get("bip") else {}
-    for index, pool in enumerate(daemon.get("default-address-pools") or []):
-        ranges[f"{label}: default-address-pools[{index}]"] = pool["base"]
-    return ranges
+def inner_ranges(runner: Mapping[str, Any]) -> list[NamedRange]:
+    """The ranges that are used inside a runner's environments."""
+    return daemon_ranges(runner["inner_daemon"], f"runner_runners[{runner['name']}]")

@@ -9,13 +9,18 @@ Facts from systemctl(1) and org.freedesktop.systemd1(5). Read-only.
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
+from typing import NamedTuple
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
-from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import is_template, names_of_settings
-from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import owner_of
+from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import (
+    is_template,
+    names_of_settings,
+    owner_of,
+)
 
 PROPERTIES = (
     "Id",
@@ -30,7 +35,12 @@ PROPERTIES = (
     "DropInPaths",
     "Result",
 )
-UNIT_PATH = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+UNIT_PATH = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
 CHANGED_BY_PEOPLE = ("/etc/", "/run/")
 
 
@@ -39,7 +49,9 @@ class UnitState:
     """One unit as systemd sees it; the strings are systemd's own words.
 
     ``unit_file_state`` is corrected by the symlinks that are really there, which systemd
-    looks at only on a reload. ``texts`` holds what the unit's files say, by path.
+    looks at only on a reload; ``masked_by`` are the masks that are really there under /etc and
+    /run, ``mask_is_gone`` tells that systemd remembers one that isn't. ``texts`` holds what the
+    unit's files say, by path.
     """
 
     name: str
@@ -53,6 +65,8 @@ class UnitState:
     drop_in_paths: tuple[str, ...] = ()
     result: str = ""
     names: tuple[str, ...] = ()
+    masked_by: tuple[str, ...] = ()
+    mask_is_gone: bool = False
     texts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -66,7 +80,12 @@ class UnitState:
 
     @property
     def masked(self) -> bool:
-        return self.load_state == "masked" or self.unit_file_state.startswith("masked")
+        return bool(self.masked_by) or (self.load_state == "masked" and not self.mask_is_gone)
+
+    @property
+    def stale(self) -> bool:
+        """Whether systemd has to read its files anew before it knows this unit as it is."""
+        return self.need_daemon_reload or self.mask_is_gone
 
     @property
     def enabled(self) -> bool:
@@ -121,24 +140,10 @@ class WantedUnit:
     state: str | None = None
     enabled: bool | None = None
     masked: bool | None = None
-    on_change: str = "restart"
-    on_trigger: str = "restart"
+    on_change: str | None = None
+    on_trigger: str | None = None
     triggers: Mapping[str, str] = field(default_factory=dict)
     variable: str = "units"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One way in which a unit isn't as wanted.
-
-    ``kind`` is one of missing, masked, disabled, enabled, inactive, active, failed, content,
-    drop_in, shadowed, foreign_drop_in, daemon_reload.
-    """
-
-    unit: str
-    kind: str
-    text: str
-    remedy: str
 
 
 def parse_show(text: str) -> list[dict[str, str]]:
@@ -195,6 +200,29 @@ def require_systemd(root: str = "/") -> None:
     raise HostError(f"PID 1 of this host is {found}, not systemd; its units can't be managed")
 
 
+def is_mask(path: str) -> bool:
+    """Whether ``path`` masks a unit: a symlink to /dev/null or an empty file."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    if stat.S_ISLNK(found.st_mode):
+        return os.path.realpath(path) == "/dev/null"
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
+
+
+def masks_of(name: str, directories: Sequence[str] = UNIT_PATH[:2]) -> tuple[str, ...]:
+    """The masks of a unit that count: one in a later folder doesn't if an earlier one has a unit file."""
+    found: list[str] = []
+    for directory in directories:
+        path = f"{directory}/{name}"
+        if is_mask(path):
+            found.append(path)
+        elif os.path.lexists(path):
+            break
+    return tuple(found)
+
+
 def enabled_links(directories: Sequence[str] = UNIT_PATH) -> Links:
     """The units that a symlink in a ``.wants``, ``.requires`` or ``.upholds`` folder, or an alias, enables."""
     configured: set[str] = set()
@@ -235,6 +263,7 @@ def read_units(
     *,
     links: Links | None = None,
     read: Callable[[str], str] = read_text,
+    masks: Callable[[str], tuple[str, ...]] = masks_of,
 ) -> dict[str, UnitState]:
     """The states of units by name, with one process for all of them.
 
@@ -242,6 +271,7 @@ def read_units(
         has in memory. Templates have no state and are left out.
     :param links: what :func:`enabled_links` found, if that is known already.
     :param read: reads the text of a file.
+    :param masks: finds the masks of a unit.
     :raises HostError: systemd doesn't answer.
     """
     asked = sorted({name for name in names if not is_template(name)})
@@ -262,7 +292,14 @@ def read_units(
         for path in paths:
             if path not in texts:
                 texts[path] = read(path)
-        state = replace(state, texts={path: texts[path] for path in paths})
+        found_masks = masks(state.name)
+        remembered = state.load_state == "masked" and not found_masks
+        state = replace(
+            state,
+            texts={path: texts[path] for path in paths},
+            masked_by=found_masks,
+            mask_is_gone=remembered and not is_mask(state.fragment_path),
+        )
         for name in {state.name, *state.names}:
             found[name] = state
     return found

@@ -9,7 +9,8 @@ Pure. Syntax after systemd.unit(5) and systemd.syntax(7).
 from __future__ import annotations
 
 import re
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 
@@ -49,14 +50,14 @@ class TextError(ValueError):
 
 def check_owner(variable: str, owner: str) -> str:
     """Return ``owner`` or refuse it."""
-    if not _OWNER.match(owner):
+    if not _OWNER.fullmatch(owner):
         raise InputError(variable, owner, "a lowercase letter, then lowercase letters, digits, - or _")
     return owner
 
 
 def check_unit_name(variable: str, name: str) -> str:
     """Return ``name`` or refuse it as no name of a unit or template."""
-    if len(name) > 255 or not _UNIT.match(name):
+    if len(name) > 255 or not _UNIT.fullmatch(name):
         allowed = "NAME.TYPE or NAME@.TYPE of ASCII letters, digits and :_.\\-, TYPE one of "
         raise InputError(variable, name, allowed + ", ".join(SUFFIXES))
     return name
@@ -64,14 +65,14 @@ def check_unit_name(variable: str, name: str) -> str:
 
 def check_instance(variable: str, instance: str) -> str:
     """Return ``instance`` or refuse it as no name of a template's instance."""
-    if len(instance) > 128 or not _INSTANCE.match(instance):
+    if len(instance) > 128 or not _INSTANCE.fullmatch(instance):
         raise InputError(variable, instance, "1 to 128 ASCII letters, digits and :_.\\-")
     return instance
 
 
 def check_drop_in_name(variable: str, name: str) -> str:
     """Return ``name`` or refuse it as no file name of a drop-in."""
-    if len(name) > 200 or not _DROP_IN.match(name):
+    if len(name) > 200 or not _DROP_IN.fullmatch(name):
         raise InputError(variable, name, "a file name that ends in .conf, no / and no leading dot")
     return name
 
@@ -115,7 +116,7 @@ def parse_unit(text: str) -> list[Setting]:
     found: list[Setting] = []
     section = ""
     for number, line in _logical_lines(text):
-        head = _SECTION.match(line)
+        head = _SECTION.fullmatch(line)
         if head:
             section = head.group(1)
             continue
@@ -125,7 +126,7 @@ def parse_unit(text: str) -> list[Setting]:
             raise TextError(number, f"no section header: {line!r}")
         if not equals:
             raise TextError(number, f"neither [Section] nor Key=Value: {line!r}")
-        if not _KEY.match(key):
+        if not _KEY.fullmatch(key):
             raise TextError(number, f"no name of a setting: {key!r}")
         if not section:
             raise TextError(number, f"{key!r} stands before the first [Section]")
@@ -164,7 +165,9 @@ def check_text(variable: str, name: str, text: str, owner: str) -> list[Setting]
     for setting in settings:
         if setting.section not in ("Unit", "Install", kind) and not setting.section.startswith("X-"):
             raise InputError(
-                f"{variable} line {setting.line}", f"[{setting.section}]", f"[Unit], [{kind}], [Install], [X-…]"
+                f"{variable} line {setting.line}",
+                f"[{setting.section}]",
+                f"[Unit], [{kind}], [Install], [X-…]",
             )
     if not settings:
         raise InputError(variable, text, "at least one setting")

@@ -8,8 +8,9 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd import WantedUnit
@@ -65,8 +66,7 @@ def _parse_unit(owner: str, entry: Mapping[str, Any], variable: str) -> WantedUn
     name = check_unit_name(f"{variable}.name", str(entry["name"]))
     content = entry.get("content")
     state, enabled, masked = entry.get("state"), entry.get("enabled"), entry.get("masked")
-    on_change = entry.get("on_change") or "restart"
-    on_trigger = entry.get("on_trigger") or on_change
+    on_change, on_trigger = entry.get("on_change"), entry.get("on_trigger")
     _check_choice(f"{variable}.state", state, STATES)
     _check_choice(f"{variable}.on_change", on_change, ON_CHANGE)
     _check_choice(f"{variable}.on_trigger", on_trigger, ON_CHANGE)
@@ -115,7 +115,7 @@ def _check_fits(
     settings: Sequence[Setting],
     state: str | None,
     enabled: bool | None,
-    on_change: str,
+    on_change: str | None,
     has_drop_ins: bool,
 ) -> None:
     if has_drop_ins:
@@ -128,7 +128,9 @@ def _check_fits(
     kind = values.get(("Service", "Type"))
     if state == "started" and kind == "oneshot" and ("Service", "RemainAfterExit") not in values:
         raise InputError(
-            f"{variable}.state", state, f"no state for {name}: Type=oneshot without RemainAfterExit never stays started"
+            f"{variable}.state",
+            state,
+            f"no state for {name}: Type=oneshot without RemainAfterExit never stays started",
         )
     if on_change == "reload" and kind != "notify-reload" and ("Service", "ExecReload") not in values:
         raise InputError(f"{variable}.on_change", on_change, f"restart or none, as {name} has no ExecReload=")
@@ -147,9 +149,13 @@ def _instances(variable: str, name: str, entry: Mapping[str, Any]) -> tuple[str,
             raise InputError(f"{variable}.instances[{index}]", instance, "every instance once")
         found.append(str(instance))
     if given is None and entry.get("state") not in (None, "absent"):
-        raise InputError(f"{variable}.state", entry["state"], f"nothing, as {name} is a template without instances")
+        raise InputError(
+            f"{variable}.state", entry["state"], f"nothing, as {name} is a template without instances"
+        )
     if given is None and entry.get("enabled") is not None:
-        raise InputError(f"{variable}.enabled", entry["enabled"], f"nothing, as {name} is a template without instances")
+        raise InputError(
+            f"{variable}.enabled", entry["enabled"], f"nothing, as {name} is a template without instances"
+        )
     return None if given is None else tuple(found)
 
 
@@ -162,7 +168,9 @@ def _triggers(variable: str, name: str, instances: tuple[str, ...] | None, given
             raise InputError(f"{variable}.triggers", given, f"a string or a list, as {name} is no template")
         for instance in given:
             if str(instance) not in (instances or ()):
-                raise InputError(f"{variable}.triggers", instance, f"one of instances: {', '.join(instances or ())}")
+                raise InputError(
+                    f"{variable}.triggers", instance, f"one of instances: {', '.join(instances or ())}"
+                )
         return {instantiate(name, str(key)): str(value) for key, value in given.items()}
     if isinstance(given, (list, tuple)):
         given = "\n".join(str(item) for item in given)
@@ -177,34 +185,20 @@ def resolve(wanted: Sequence[WantedUnit]) -> dict[str, Target]:
         if is_template(unit.name):
             names = [instantiate(unit.name, instance) for instance in unit.instances or ()]
         for name in names:
-            base = found.get(name)
-            own = Target(
+            base = found.get(name, Target(name, unit.variable))
+            on_change = unit.on_change or base.on_change
+            found[name] = Target(
                 name=name,
                 variable=unit.variable,
-                has_content=unit.content is not None,
-                state=unit.state,
-                enabled=unit.enabled,
-                masked=unit.masked,
-                on_change=unit.on_change,
-                on_trigger=unit.on_trigger,
-                trigger=unit.triggers.get(name),
+                has_content=base.has_content or unit.content is not None,
+                state=base.state if unit.state is None else unit.state,
+                enabled=base.enabled if unit.enabled is None else unit.enabled,
+                masked=base.masked if unit.masked is None else unit.masked,
+                on_change=on_change,
+                on_trigger=unit.on_trigger or (on_change if unit.on_change else base.on_trigger),
+                trigger=unit.triggers.get(name, base.trigger),
             )
-            found[name] = _merge(base, own) if base else own
     return found
-
-
-def _merge(base: Target, own: Target) -> Target:
-    return Target(
-        name=own.name,
-        variable=own.variable,
-        has_content=base.has_content or own.has_content,
-        state=base.state if own.state is None else own.state,
-        enabled=base.enabled if own.enabled is None else own.enabled,
-        masked=base.masked if own.masked is None else own.masked,
-        on_change=own.on_change,
-        on_trigger=own.on_trigger,
-        trigger=base.trigger if own.trigger is None else own.trigger,
-    )
 
 
 def paths_of(directory: str, name: str) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def ask(path: str, url: str, *, root: str = "/", timeout: float = 5.0) -> Any:
         return json.loads(body)
     except ConnectionRefusedError:
         raise NoAnswer(f"nothing listens on {path}") from None
-    except (TimeoutError, socket.timeout):
+    except TimeoutError:
         raise NoAnswer(f"{path} gave no answer within {timeout:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswer(f"{path}: {error or type(error).__name__}") from None

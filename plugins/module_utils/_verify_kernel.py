@@ -9,15 +9,18 @@ Source of facts: ``/proc`` (``net/route``, ``net/fib_trie``, ``locks``, ``<pid>/
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import posixpath
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Iterable, Mapping
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
+from ansible_collections.matryoshka.host.plugins.module_utils._host_network import (
+    parse_proc_routes,
+    parse_resolv_conf,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Mount
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     Firewall,
@@ -29,18 +32,6 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
 _LOCAL = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 _UNLIMITED = 1 << 60
 _NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
-
-
-def parse_routes(text: str) -> list[tuple[str, str]]:
-    """(interface, CIDR) of every IPv4 route in the text of ``/proc/net/route``."""
-    routes = []
-    for line in text.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) >= 8:
-            destination, mask = (bytes.fromhex(fields[index])[::-1] for index in (1, 7))
-            network = ipaddress.IPv4Network((destination, bin(int.from_bytes(mask, "big")).count("1")), False)
-            routes.append((fields[0], str(network)))
-    return routes
 
 
 def parse_addresses(text: str) -> list[str]:
@@ -94,8 +85,12 @@ def read_net(run: Runner, pid: int | None = None, firewall: bool = True) -> NetV
             mtu[name] = int(text)
     return NetView(
         addresses=parse_addresses(proc.text("/net/fib_trie") or ""),
-        routes=parse_routes(proc.text("/net/route") or ""),
+        routes=[
+            (str(route["interface"]), str(route["destination"]))
+            for route in parse_proc_routes(proc.text("/net/route") or "")
+        ],
         mtu=mtu,
+        nameservers=parse_resolv_conf(links.text("/etc/resolv.conf") or "") if not pid else [],
         firewall=read_firewall(run, pid) if firewall else Firewall(),
     )
 

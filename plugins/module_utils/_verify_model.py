@@ -10,10 +10,14 @@ are pure, so that a test is a healthy :class:`Observed` with one thing changed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._storage import EngineStorage
+from ansible_collections.matryoshka.host.plugins.module_utils._systemd import UnitState
 
 #: Codes that a site accepts without being asked: they describe a choice, not a fault.
 ALLOWED = ("root_disk",)
@@ -21,6 +25,8 @@ ALLOWED = ("root_disk",)
 SITE = "run playbooks/site.yml again"
 #: The unit and the socket of each engine that a host can hold.
 ENGINE_UNITS = {"docker": "docker.service"}
+#: What an engine's unit needs to start, and what is started with it.
+ENGINE_COMPANIONS = {"docker": ("docker.socket", "containerd.service")}
 ENGINE_SOCKETS = {"docker": "/run/docker.sock"}
 
 
@@ -40,9 +46,6 @@ class Finding:
 
     def as_dict(self) -> dict[str, str]:
         return {"code": self.code, "subject": self.subject, "text": self.text, "remedy": self.remedy}
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.text} [{self.code}]\n    remedy: {self.remedy}"
 
 
 @dataclass
@@ -160,7 +163,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class FileView:
-    """A path as ``lstat`` sees it; ``sha256`` only of regular files that were asked for."""
+    """A path as ``lstat`` sees it; ``sha256`` only of regular files that were asked for.
+
+    ``changed`` is when it got its name, its content or its mode, in seconds since the epoch.
+    """
 
     kind: str
     mode: str
@@ -168,7 +174,7 @@ class FileView:
     group: str
     size: int = 0
     sha256: str | None = None
-    modified: float = 0.0
+    changed: float = 0.0
 
 
 @dataclass
@@ -207,6 +213,7 @@ class NetView:
     addresses: list[str] = field(default_factory=list)
     routes: list[tuple[str, str]] = field(default_factory=list)
     mtu: dict[str, int] = field(default_factory=dict)
+    nameservers: list[str] = field(default_factory=list)
     firewall: Firewall = field(default_factory=Firewall)
 
     @property
@@ -238,6 +245,15 @@ class Holder:
     namespace: str
 
 
+def seconds(text: str) -> float:
+    """An ISO 8601 time in UTC, as engines and runners write it, in seconds since the epoch; 0 if it isn't one."""
+    try:
+        whole = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+        return max(whole.timestamp(), 0.0)
+    except ValueError:
+        return 0.0
+
+
 @dataclass
 class Environment:
     """A job environment's container as its engine and the kernel see it."""
@@ -248,7 +264,7 @@ class Environment:
     limits: Limits = field(default_factory=Limits)
     namespaces: dict[str, str] = field(default_factory=dict)
     mountinfo: str = ""
-    data_root_disk: Disk | None = None
+    storage: EngineStorage | None = None
     data_root_holders: list[Holder] = field(default_factory=list)
 
     @property
@@ -271,6 +287,12 @@ class Environment:
     def running(self) -> bool:
         return bool(self.state.get("Running"))
 
+    @property
+    def touched(self) -> float:
+        """When it was made or ended, whichever came later; seconds since the epoch."""
+        times = (self.inspect.get("Created"), self.state.get("FinishedAt"))
+        return max((seconds(str(one)) for one in times if one), default=0.0)
+
 
 @dataclass
 class RunnerView:
@@ -287,11 +309,10 @@ class RunnerView:
 
 @dataclass
 class QueueView:
-    """A directory queue: its folders, and the entries in each by name."""
+    """A directory queue: its folders, and the entries in each by name (``RUNNER/JOB`` in ``claimed``)."""
 
     folders: dict[str, FileView | None] = field(default_factory=dict)
     entries: dict[str, dict[str, FileView]] = field(default_factory=dict)
-    claims: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -299,10 +320,13 @@ class Observed:
     """Everything that was asked of the live system, at one time (seconds since the epoch)."""
 
     now: float = 0.0
-    units: dict[str, dict[str, str]] = field(default_factory=dict)
-    unit_texts: dict[str, str] = field(default_factory=dict)
+    hostname: str = ""
+    units: dict[str, UnitState] = field(default_factory=dict)
+    unit_details: dict[str, dict[str, str]] = field(default_factory=dict)
     engine: EngineView = field(default_factory=EngineView)
     engine_command: list[str] = field(default_factory=list)
+    storage: EngineStorage | None = None
+    data_root: str | None = None
     daemon_json: str | None = None
     files: dict[str, FileView | None] = field(default_factory=dict)
     net: NetView = field(default_factory=NetView)

@@ -212,7 +212,9 @@ def build_image(suite: str, packages: Sequence[str], digest: str, reference: str
 
 def remove_old_images(image: str, keep: str) -> None:
     """Drop this checkout's names of ``image`` made from earlier recipes."""
-    names = podman("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={IMAGES}").split()
+    names = podman(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={IMAGES}"
+    ).split()
     for name in names:
         tag = name.rpartition(":")[2]
         if name != keep and tag.rpartition("-")[0] == image:
@@ -228,7 +230,20 @@ def identity() -> Path:
     with lock("ssh"):
         if not key.exists():
             key.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"matryoshka-{CHECKOUT}", "-f", str(key)])
+            run(
+                [
+                    "ssh-keygen",
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-C",
+                    f"matryoshka-{CHECKOUT}",
+                    "-f",
+                    str(key),
+                ]
+            )
     return key
 
 
@@ -262,9 +277,7 @@ def describe(container: str) -> Host | None:
 
 def hosts() -> list[Host]:
     """The running hosts of this checkout."""
-    names = podman(
-        "ps", "-a", "--format", "{{.Names}}", "--filter", f"label={LABEL}={CHECKOUT}"
-    ).split()
+    names = podman("ps", "-a", "--format", "{{.Names}}", "--filter", f"label={LABEL}={CHECKOUT}").split()
     return [host for name in sorted(names) if (host := describe(name)) is not None]
 
 
@@ -399,6 +412,8 @@ def main() -> int:
     commands.add_parser("list", help="print the running hosts (JSON)")
     images = commands.add_parser("image", help="make images")
     images.add_argument("name", nargs="+")
+    reach = commands.add_parser("ssh", help="print the command line that reaches a host")
+    reach.add_argument("name")
     written = commands.add_parser("inventory", help="write an inventory of the running hosts")
     written.add_argument("path", type=Path)
     args = parser.parse_args()
@@ -414,6 +429,11 @@ def main() -> int:
         elif args.command == "image":
             for name in args.name:
                 print(ensure_image(name))
+        elif args.command == "ssh":
+            host = describe(container_name(args.name))
+            if host is None:
+                raise Failure(f"there is no running host {args.name}")
+            print(shlex.join(host.ssh))
         else:
             write_inventory(args.path, hosts())
     except Failure as failure:

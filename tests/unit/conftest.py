@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lets the tests import the collection under its own name from any checkout."""
+"""Lets the tests import the collection under its own name from any checkout, and the host's program."""
 
 from __future__ import annotations
 
@@ -10,10 +10,5 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [
     str(ROOT / "tests" / "unit"),
     str(ROOT / "roles" / "runner" / "files"),
+    str(ROOT / "playbooks" / "collections"),
 ]
-try:
-    import ansible_collections
-
-    ansible_collections.__path__.insert(0, str(ROOT / "playbooks" / "collections" / "ansible_collections"))
-except ImportError:
-    sys.path.insert(0, str(ROOT / "playbooks" / "collections"))

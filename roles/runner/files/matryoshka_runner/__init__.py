@@ -15,7 +15,9 @@ module             concern
 ``engine``         the container engine on the host, by its command line
 ``environment``    what a job environment is made of
 ``inner``          does the engine inside an environment answer?
+``firstprocess``   the first process of an environment, as the kernel sees it
 ``dataroot``       what an inner engine leaves on disk, and who holds it
+``sweep``          takes away whatever is left of a runner
 ``supply``         makes environments and takes them away
 ``jobrun``         one job in one environment
 ``agents``         where jobs come from

@@ -88,7 +88,9 @@ def read(paths: Paths, name: str) -> Config:
     path = paths.config(check_name(name))
     if not path.exists():
         known = sorted(found.stem for found in paths.configs.glob("*.json"))
-        raise ConfigError(path, "runner", name, "one of the host's runners: " + (", ".join(known) or "none yet"))
+        raise ConfigError(
+            path, "runner", name, "one of the host's runners: " + (", ".join(known) or "none yet")
+        )
     fields, digest = load(path)
     config = parse(fields, digest)
     if config.name != name:

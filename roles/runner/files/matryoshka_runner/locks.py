@@ -104,7 +104,8 @@ class Gate:
             for turn in (self._turnstile, self._busy):
                 while not turn.take(fcntl.LOCK_EX):
                     if time.monotonic() >= deadline:
-                        raise TurnError(f"{self.name}: jobs or another prune still ran after {wait:g} s; nothing was pruned")
+                        late = f"jobs or another prune still ran after {wait:g} s"
+                        raise TurnError(f"{self.name}: {late}; nothing was pruned")
                     sleep(POLL)
             yield
         finally:

@@ -1,0 +1,38 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter: the name of an environment image, from its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.matryoshka.host.plugins.module_utils._environment_image import (
+    parse_recipe,
+    reference,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
+
+
+def environment_image_reference(recipe: Mapping[str, Any], prefix: str = "runner_image_") -> dict[str, str]:
+    """The image's name and the hash of its recipe, as module ``environment_image`` computes them.
+
+    :param prefix: what the names of a person's variables begin with, for messages.
+    :raises AnsibleFilterError: naming a value of the recipe that is refused.
+    """
+    if not isinstance(recipe, Mapping):
+        raise AnsibleFilterError(f"environment_image_reference: {recipe!r} is refused; allowed: a recipe")
+    try:
+        names = reference(parse_recipe(recipe, prefix))
+    except HostError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return {"reference": names.reference, "sha256": names.sha256}
+
+
+class FilterModule:
+    """Filters of the collection that are about environment images."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"environment_image_reference": environment_image_reference}

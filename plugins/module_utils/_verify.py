@@ -1,0 +1,130 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Verify: wait for the runners, look once, compare, and say it in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.matryoshka.host.plugins.module_utils._command import Runner
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_environments import check_environments
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_host import (
+    check_engine,
+    check_files,
+    check_group,
+    check_image,
+    check_room,
+    check_units,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
+    Expect,
+    Observed,
+    Report,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_network import (
+    check_kernel,
+    check_ranges,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_observe import (
+    observe,
+    runner_states,
+    state_marks,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_runners import (
+    PASSING,
+    check_queues,
+    check_runners,
+    unit_of_runner,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_tree import lines, tree
+
+POLL = 0.1
+#: How often a look is repeated because a runner moved on while one looked.
+LOOKS = 4
+
+
+def check(expect: Expect, seen: Observed) -> Report:
+    """Every check on one observation. Pure."""
+    report = Report()
+    check_units(report, expect, seen)
+    check_engine(report, expect, seen)
+    check_kernel(report, seen)
+    check_ranges(report, expect, seen)
+    check_room(report, seen.disks, expect)
+    check_group(report, expect, seen)
+    check_image(report, expect, seen)
+    check_runners(report, expect, seen)
+    check_files(report, expect, seen)
+    if seen.engine.error is None:
+        check_environments(report, expect, seen)
+    check_queues(report, expect, seen)
+    report.accept(expect.allow)
+    return report
+
+
+def verify(
+    given: Mapping[str, Any],
+    wait: float,
+    run: Runner,
+    ask: Ask,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """The whole of it, as the module's result.
+
+    :param given: the module's ``expect``.
+    :param wait: seconds that runners which are on their way may take until they are ready.
+    """
+    begun = clock()
+    expect = Expect.read(given)
+    names = [str(one["name"]) for one in expect.runners]
+    looks = 0
+    while True:
+        before = state_marks(names)
+        seen = observe(expect, run, ask)
+        report = check(expect, seen)
+        left = wait - (clock() - begun)
+        looks += 1
+        if not report.findings:
+            break
+        coming = _coming(expect, seen)
+        if coming and left > 0:
+            _await(coming, left, clock, sleep)
+        elif state_marks(names) == before or looks >= LOOKS:
+            break
+    dolls = tree(expect, seen)
+    return {
+        "findings": [one.as_dict() for one in report.findings],
+        "notes": [one.as_dict() for one in report.notes],
+        "report": lines(dolls, report),
+        "tree": dolls,
+        "runners": {name: (view.state or {"state": "unknown"}) for name, view in sorted(seen.runners.items())},
+        "checks": report.checks,
+        "seconds": round(clock() - begun, 3),
+    }
+
+
+def _coming(expect: Expect, seen: Observed) -> list[str]:
+    """The runners that aren't ready yet and may become so by themselves."""
+    coming = []
+    for config in expect.runners:
+        name = str(config["name"])
+        unit, view = seen.units.get(unit_of_runner(name)), seen.runners.get(name)
+        state = str(((view.state if view else None) or {}).get("state", ""))
+        if unit is not None and unit.up and state in (*PASSING, "failed", "stopped", ""):
+            coming.append(name)
+    return coming
+
+
+def _await(
+    names: list[str], left: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> None:
+    """Return as soon as one of the runners is ready, or when the time is over."""
+    end = clock() + left
+    before = runner_states(names)
+    while clock() < end and runner_states(names) == before:
+        sleep(POLL)

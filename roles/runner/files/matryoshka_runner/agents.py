@@ -1,0 +1,166 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a runner's jobs come from. An agent is a class here and a line in :data:`AGENTS`.
+
+To add one (GitLab, GitHub, Forgejo, Buildbot): read its keys in ``__init__``, say in
+:meth:`Agent.claim` what is to be run in a fresh environment, and in :meth:`Agent.finish`
+what becomes of the result. The loop, the environments and the locks stay as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from matryoshka_runner.config import Config
+from matryoshka_runner.files import now, seconds_between
+from matryoshka_runner.jobqueue import Claim, JobQueue
+from matryoshka_runner.jobrun import Work
+from matryoshka_runner.paths import Paths
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    :param status: ``succeeded``, ``failed``, ``cut off`` or ``refused``.
+    :param exit_code: the job's own; None if it didn't end by itself.
+    """
+
+    status: str
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class Agent(ABC):
+    """One source of jobs."""
+
+    name = ""
+    interval = 0.1
+    """Seconds between two looks for a job."""
+
+    def __init__(self, config: Config, paths: Paths) -> None:
+        self.config = config
+        self.paths = paths
+
+    def recover(self) -> list[Mapping[str, Any]]:
+        """Report jobs that a crash left, as cut off; their results. Called once, before any claim."""
+        return []
+
+    def pending(self) -> bool:
+        """False if :meth:`claim` would find nothing; has to be cheap."""
+        return True
+
+    @abstractmethod
+    def claim(self, environment: str) -> Work | None:
+        """A job for the environment with this id, from now on this runner's alone; None if there is none."""
+
+    def started(self, work: Work) -> None:
+        """The job is about to be run."""
+
+    @abstractmethod
+    def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
+        """The job has ended and won't be run again; its result."""
+
+
+class Local(Agent):
+    """A directory on the host, see :mod:`matryoshka_runner.jobqueue`."""
+
+    name = "local"
+
+    def __init__(self, config: Config, paths: Paths) -> None:
+        super().__init__(config, paths)
+        root = config.agent.folder("queue", default=str(paths.queue))
+        self._queue = JobQueue(root, config.name)
+        self._claims: dict[str, Claim] = {}
+
+    def recover(self) -> list[Mapping[str, Any]]:
+        self._queue.make_folders()
+        return list(self._queue.recover())
+
+    def pending(self) -> bool:
+        return self._queue.pending()
+
+    def claim(self, environment: str) -> Work | None:
+        self._queue.known = frozenset(path.stem for path in self.paths.configs.glob("*.json"))
+        while claim := self._queue.claim():
+            if claim.refusal:
+                self._queue.finish(claim, "refused", None, claim.refusal)
+                continue
+            self._queue.describe(claim, runner=self.config.name, environment=environment)
+            claim.log.touch(mode=0o640)
+            self._claims[claim.id] = claim
+            return Work(claim.id, script=claim.script, log=claim.log)
+        return None
+
+    def started(self, work: Work) -> None:
+        self._queue.describe(self._claims[work.id], started=now())
+
+    def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
+        claim = self._claims.pop(work.id)
+        return self._queue.finish(claim, outcome.status, outcome.exit_code, outcome.reason)
+
+
+class Command(Agent):
+    """A command that is run once in each environment; its output goes to the journal.
+
+    One that fails fast is held back for a while, longer each time.
+    """
+
+    name = "command"
+    FAST = 5.0
+    LONGEST = 60.0
+
+    def __init__(self, config: Config, paths: Paths) -> None:
+        super().__init__(config, paths)
+        self._command = config.agent.texts("command", "a list of texts: the program and its arguments")
+        if not self._command:
+            raise config.agent.refuse("command", [], "a list of texts: the program and its arguments")
+        self._delay = 0.0
+        self._not_before = 0.0
+        self._times: dict[str, str] = {}
+
+    def pending(self) -> bool:
+        return time.monotonic() >= self._not_before
+
+    def claim(self, environment: str) -> Work | None:
+        if not self.pending():
+            return None
+        self._times = {"claimed": now()}
+        return Work(f"command-{environment}", command=tuple(self._command))
+
+    def started(self, work: Work) -> None:
+        self._times["started"] = now()
+
+    def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
+        started, ended = self._times.get("started", now()), now()
+        seconds = seconds_between(started, ended)
+        fast = outcome.status != "succeeded" and seconds < self.FAST
+        self._delay = min(max(2 * self._delay, 1.0), self.LONGEST) if fast else 0.0
+        self._not_before = time.monotonic() + self._delay
+        return {
+            "job": work.id,
+            "runner": self.config.name,
+            "environment": work.id.removeprefix("command-"),
+            "status": outcome.status,
+            "exit_code": outcome.exit_code,
+            "reason": outcome.reason,
+            "submitted": None,
+            "claimed": self._times.get("claimed"),
+            "started": started,
+            "ended": ended,
+            "seconds": seconds,
+        }
+
+
+AGENTS: Mapping[str, type[Agent]] = {agent.name: agent for agent in (Local, Command)}
+
+
+def make(config: Config, paths: Paths) -> Agent:
+    """The agent that a configuration asks for; ConfigError for an unknown one or a wrong key."""
+    agent = AGENTS[config.agent.choice("name", tuple(AGENTS))](config, paths)
+    config.agent.finish()
+    return agent

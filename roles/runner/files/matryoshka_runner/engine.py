@@ -1,0 +1,174 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The container engine on the host, spoken to by its command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import IO, Any, Sequence
+
+from matryoshka_runner import process
+from matryoshka_runner.errors import EngineError, EngineUnavailable
+
+RUNNER_LABEL = "matryoshka.runner"
+ENVIRONMENT_LABEL = "matryoshka.environment"
+SOCKET = "unix:///run/docker.sock"
+UNREACHABLE = (
+    "Cannot connect to the Docker daemon",
+    "error during connect",
+    "no such file or directory: docker.sock",
+)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a runner."""
+
+    id: str
+    name: str
+    environment: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the engine says about one container. ``pid`` is 0 unless it runs."""
+
+    running: bool
+    pid: int
+    exit_code: int
+    out_of_memory: bool
+    error: str = ""
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        cause = ", out of memory" if self.out_of_memory else ""
+        return f"exit code {self.exit_code}{cause}" + (f", {self.error}" if self.error else "")
+
+
+class Engine:
+    """Docker. Every method raises EngineUnavailable if it doesn't answer, EngineError if it refuses.
+
+    :param run: runs a program to its end; a test gives a table.
+    """
+
+    def __init__(self, run: process.Run = process.run) -> None:
+        self._run = run
+
+    @staticmethod
+    def argv(*words: str) -> list[str]:
+        return ["docker", "--host", SOCKET, *words]
+
+    def call(self, *words: str, timeout: float = 60.0) -> str:
+        """Standard output of ``docker words…``."""
+        result = self._run(self.argv(*words), timeout=timeout)
+        if result.ok:
+            return result.out
+        text = f"docker {words[0]}: {result.detail}"
+        if result.code == 127 or any(sign in result.err for sign in UNREACHABLE):
+            raise EngineUnavailable(text)
+        raise EngineError(text)
+
+    def api_version(self) -> tuple[int, ...]:
+        """The version of the engine's API, as numbers; also the test whether it answers."""
+        text = self.call("version", "--format", "{{.Server.APIVersion}}", timeout=20).strip()
+        return tuple(int(part) for part in text.split("."))
+
+    def containers(self, runner: str) -> list[Container]:
+        """All containers of a runner, half-made ones too."""
+        form = '{{.ID}}\t{{.Names}}\t{{.Label "' + ENVIRONMENT_LABEL + '"}}\t{{.State}}'
+        out = self.call(
+            "ps", "-a", "--no-trunc", "--filter", f"label={RUNNER_LABEL}={runner}", "--format", form
+        )
+        return [Container(*line.split("\t")) for line in out.splitlines() if line]
+
+    def create(self, arguments: Sequence[str]) -> str:
+        """Make a container, not started; its id."""
+        return self.call("create", *arguments, timeout=120).strip()
+
+    def start(self, name: str) -> None:
+        self.call("start", name, timeout=120)
+
+    def kill(self, name: str) -> None:
+        """End a container now; returns when it has ended. One that doesn't run is no error."""
+        try:
+            self.call("kill", name)
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            if self.running(name):
+                raise
+
+    def stop(self, name: str, seconds: float) -> None:
+        """Ask a container to end, and end it after ``seconds``."""
+        self.call("stop", "--time", str(int(seconds)), name, timeout=seconds + 60)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove containers, running or not, with their unnamed volumes; gone ones are no error."""
+        if not names:
+            return
+        try:
+            self.call("rm", "--force", "--volumes", *names, timeout=180)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            if "No such container" not in str(error):
+                raise
+
+    def inspect(self, name: str) -> Inspection | None:
+        """The state of one container; None if there is no such container."""
+        result = self._run(
+            self.argv("inspect", "--type", "container", "--format", "{{json .State}}", name), timeout=20
+        )
+        if not result.ok:
+            if "No such container" in result.err:
+                return None
+            if any(sign in result.err for sign in UNREACHABLE) or result.code == 127:
+                raise EngineUnavailable(f"docker inspect: {result.detail}")
+            raise EngineError(f"docker inspect: {result.detail}")
+        state: dict[str, Any] = json.loads(result.out)
+        return Inspection(
+            bool(state.get("Running")),
+            int(state.get("Pid") or 0),
+            int(state.get("ExitCode") or 0),
+            bool(state.get("OOMKilled")),
+            str(state.get("Error") or ""),
+        )
+
+    def running(self, name: str) -> bool:
+        found = self.inspect(name)
+        return found is not None and found.running
+
+    def last_words(self, name: str, lines: int = 5) -> str:
+        """The last lines a container printed, in one line; empty if it can't be had."""
+        result = self._run(self.argv("logs", "--tail", str(lines), name), timeout=20)
+        return " | ".join((result.out + result.err).split("\n")).strip(" |") if result.ok else ""
+
+    def execute(self, name: str, argv: Sequence[str], timeout: float = 60.0) -> process.Result:
+        """Run a program in a container to its end; never raises for what the program did."""
+        return self._run(self.argv("exec", name, *argv), timeout=timeout)
+
+    def wait(self, name: str) -> process.Result:
+        """Returns when the container has ended, after a day, or at once if the engine can't say."""
+        return self._run(self.argv("wait", name), timeout=86400)
+
+    def spawn(
+        self, name: str, argv: Sequence[str], *, options: Sequence[str], stdin: int, stdout: int | None
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in a container and return the client, whose standard error is a pipe."""
+        return subprocess.Popen(
+            self.argv("exec", *options, name, *argv),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=dict(process.ENVIRONMENT),
+        )
+
+
+def errors_of(client: subprocess.Popen[bytes]) -> IO[bytes]:
+    """The pipe of :meth:`Engine.spawn`."""
+    assert client.stderr is not None
+    return client.stderr

@@ -1,0 +1,145 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Removes what nobody used for a while, on the host's engine or inside a persistent runner."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Sequence
+
+from matryoshka_runner import SCHEMA
+from matryoshka_runner.engine import Engine
+from matryoshka_runner.errors import ProgramError, TurnError
+from matryoshka_runner.fields import Fields, load
+from matryoshka_runner.files import read_json
+from matryoshka_runner.locks import Gate
+from matryoshka_runner.paths import Paths
+from matryoshka_runner.process import Result
+
+UNTIL = re.compile(r"(?:\d+(?:\.\d+)?(?:h|m|s))+")
+OWN_LABELS = ("matryoshka.runner", "matryoshka.role")
+"""What the collection made itself is never pruned."""
+
+Docker = Callable[[Sequence[str]], Result]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is pruned.
+
+    :param until: only what is older than this, as Docker writes durations (``168h``).
+    :param keep_labels: things with one of these labels (``name`` or ``name=value``) stay.
+    :param wait_seconds: how long to wait for jobs to end.
+    """
+
+    until: str = "168h"
+    keep_labels: tuple[str, ...] = ("keep",)
+    build_cache: bool = True
+    wait_seconds: float = 3600.0
+
+
+def parse_policy(fields: Fields) -> Policy:
+    """One policy of ``prune.json``."""
+    until = fields.text("until", "a duration such as 168h or 1h30m", default="168h")
+    if not UNTIL.fullmatch(until):
+        raise fields.refuse("until", until, "a duration such as 168h or 1h30m")
+    policy = Policy(
+        until=until,
+        keep_labels=tuple(fields.texts("keep_labels", default=["keep"])),
+        build_cache=fields.boolean("build_cache", default=True),
+        wait_seconds=fields.number("wait_seconds", 0, 604800, "seconds", default=3600),
+    )
+    fields.finish()
+    return policy
+
+
+def read_policy(paths: Paths, section: str) -> Policy:
+    """The policy for ``engine`` or ``runners``; the defaults if there is no ``prune.json``."""
+    if not paths.prune_config.exists():
+        return Policy()
+    fields, _digest = load(paths.prune_config)
+    schema = fields.raw("schema", str(SCHEMA))
+    if schema != SCHEMA:
+        raise fields.refuse("schema", schema, str(SCHEMA))
+    policies = {name: parse_policy(fields.mapping(name, default={})) for name in ("engine", "runners")}
+    fields.finish()
+    return policies[section]
+
+
+def commands(policy: Policy, own_labels: Sequence[str] = ()) -> dict[str, list[str]]:
+    """What to run, by what it removes: ``docker system prune`` in its parts."""
+    filters = ["--filter", f"until={policy.until}"]
+    keep = [word for label in (*own_labels, *policy.keep_labels) for word in ("--filter", f"label!={label}")]
+    wanted = {
+        "containers": ["container", "prune", "--force", *filters, *keep],
+        "networks": ["network", "prune", "--force", *filters, *keep],
+        "images": ["image", "prune", "--all", "--force", *filters, *keep],
+    }
+    if policy.build_cache:
+        wanted["build cache"] = ["builder", "prune", "--all", "--force", *filters]
+    return wanted
+
+
+def freed(output: str) -> str:
+    """The amount that Docker says it reclaimed; ``0B`` if it says nothing."""
+    found = re.search(r"^Total(?: reclaimed space)?:\s*(\S+)", output, re.MULTILINE)
+    return found[1] if found else "0B"
+
+
+def carry_out(
+    policy: Policy, docker: Docker, where: str, say: Callable[[str], None], own: Sequence[str] = ()
+) -> None:
+    """Run the commands one after another and say what each freed; ProgramError if one fails."""
+    for what, words in commands(policy, own).items():
+        result = docker(words)
+        if not result.ok:
+            raise ProgramError(f"{where}: docker {' '.join(words[:2])}: {result.detail}")
+        say(f"{where}: {what}: {freed(result.out)} freed")
+
+
+def prune_engine(paths: Paths, engine: Engine, say: Callable[[str], None]) -> None:
+    """Prune the host's engine while no runner runs a job."""
+    policy = read_policy(paths, "engine")
+    with Gate(paths.gates, "engine").alone(policy.wait_seconds):
+
+        def docker(words: Sequence[str]) -> Result:
+            return Result(0, engine.call(*words, timeout=3600))
+
+        carry_out(policy, docker, "engine", say, OWN_LABELS)
+
+
+def prune_runner(paths: Paths, name: str, engine: Engine, say: Callable[[str], None]) -> None:
+    """Prune inside the environment of runner ``name`` while it runs no job."""
+    policy = read_policy(paths, "runners")
+    deadline = time.monotonic() + policy.wait_seconds
+    with Gate(paths.gates, f"runner-{name}").alone(policy.wait_seconds):
+        container = idle_environment(paths.state(name), deadline)
+        if container is None:
+            say(f"runner {name} is stopped: there is nothing to prune inside")
+            return
+
+        def docker(words: Sequence[str]) -> Result:
+            return engine.execute(container, ["docker", *words], timeout=3600)
+
+        carry_out(policy, docker, f"runner {name}", say)
+
+
+def idle_environment(state_file: Path, deadline: float) -> str | None:
+    """The container of a runner that is ready, waited for until ``deadline``; None if it is stopped."""
+    while True:
+        state = read_json(state_file)
+        if not isinstance(state, dict) or state.get("state") == "stopped":
+            return None
+        if not Path(f"/proc/{state.get('pid')}").exists():
+            return None
+        if state.get("state") == "ready" and state.get("environment"):
+            return str(state["environment"]["container"])
+        if time.monotonic() >= deadline:
+            raise TurnError(
+                f"runner {state.get('runner')} is {state.get('state')}, not ready; nothing was pruned"
+            )
+        time.sleep(0.2)

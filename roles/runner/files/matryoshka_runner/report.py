@@ -1,0 +1,81 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``matryoshka status``: what the host's runners do, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+from matryoshka_runner import SCHEMA
+from matryoshka_runner.errors import ProgramError
+from matryoshka_runner.files import now, read_json, seconds_between
+from matryoshka_runner.paths import Paths
+
+COLUMNS = ("RUNNER", "STATE", "FOR", "ENVIRONMENT", "JOB", "LAST JOB", "DONE")
+
+
+def states(paths: Paths, name: str | None = None) -> list[dict[str, Any]]:
+    """The state of every configured runner, and of others that have a state file.
+
+    ``alive`` tells whether the process that wrote it is there.
+    """
+    names = {path.stem for folder in (paths.configs, paths.states) for path in folder.glob("*.json")}
+    if name is not None:
+        if name not in names:
+            raise ProgramError(
+                f"there is no runner {name!r} on this host; there are: {', '.join(sorted(names)) or 'none'}"
+            )
+        names = {name}
+    found = []
+    for each in sorted(names):
+        state = read_json(paths.state(each))
+        if not isinstance(state, dict):
+            state = {"schema": SCHEMA, "runner": each, "pid": None, "state": "stopped", "error": None}
+        pid = state.get("pid")
+        state["alive"] = state.get("state") != "stopped" and pid is not None and Path(f"/proc/{pid}").exists()
+        found.append(state)
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def row(state: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the table."""
+    name = str(state["state"])
+    if name != "stopped" and not state["alive"]:
+        name = f"dead (was {name})"
+    since = state.get("since")
+    last = state.get("last_job")
+    return (
+        str(state["runner"]),
+        name,
+        duration(seconds_between(since, now())) if since else "-",
+        str((state.get("environment") or {}).get("container", "-")),
+        str((state.get("job") or {}).get("id", "-")),
+        f"{last['id']}: {last['status']}" if last else "-",
+        str(state.get("jobs_done", 0)),
+    )
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """All states as aligned columns, errors below."""
+    lines = [COLUMNS, *(row(state) for state in found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    texts += [f"{state['runner']}: {state['error']}" for state in found if state.get("error")]
+    return "\n".join(texts)
+
+
+def show(paths: Paths, name: str | None, as_json: bool) -> str:
+    """What ``matryoshka status`` prints."""
+    found = states(paths, name)
+    return json.dumps(found, indent=2) if as_json else table(found)

@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the project's tests and ends with one line of counts. ``./dev test`` calls it.
+
+A part is a list of checks that run one after another; parts named together share the machine's cores.
+Every check writes its whole output to ``.dev/log``; a part called alone also shows it as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from counts import Counts, from_junit_file, molecule_steps, one, total
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / ".dev"
+COLLECTION = "playbooks/collections/ansible_collections/matryoshka/host"
+PARTS = ("lint", "unit", "sanity", "integration", "molecule")
+# Not to be had: what each needs.
+SANITY_SKIPPED: dict[str, str] = {}
+# Named after the pip that the pinned ansible-core wants for itself.
+SANITY_BOOTSTRAP = "get_pip_24_2.py"
+
+
+@dataclass
+class Check:
+    """One program to run, and how its end is counted."""
+
+    name: str
+    argv: list[str]
+    cwd: Path = ROOT
+    environment: dict[str, str] = field(default_factory=dict)
+    count: Callable[[bool, str], Counts] = lambda ok, _output: one(ok)
+
+
+@dataclass
+class Outcome:
+    check: Check
+    counts: Counts
+    seconds: float
+    log: Path
+    ok: bool
+
+
+class Suite:
+    """Runs checks, prints a line for each, keeps the outcomes."""
+
+    def __init__(self, live: bool) -> None:
+        self.live = live
+        self.outcomes: list[Outcome] = []
+        self._printing = threading.Lock()
+
+    def say(self, text: str) -> None:
+        with self._printing:
+            print(text, flush=True)
+
+    def run(self, part: str, check: Check) -> Outcome:
+        """Run ``check`` to its end and print what became of it."""
+        name = part if check.name == part else f"{part}/{check.name}"
+        log = STATE / "log" / f"test-{name.replace('/', '-')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.say(f"{name} ...")
+        begin = time.monotonic()
+        lines: list[str] = []
+        with log.open("w", encoding="utf-8") as written:
+            try:
+                process = subprocess.Popen(
+                    check.argv,
+                    cwd=check.cwd,
+                    env={**os.environ, **check.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                )
+            except FileNotFoundError:
+                lines.append(f"{check.argv[0]} isn't installed\n")
+                written.write(lines[-1])
+                ok = False
+            else:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    lines.append(line)
+                    written.write(line)
+                    written.flush()
+                    if self.live:
+                        self.say(line.rstrip("\n"))
+                ok = process.wait() == 0
+        counts = check.count(ok, "".join(lines))
+        if not ok and not counts.failed:
+            counts += Counts(failed=1)
+        seconds = time.monotonic() - begin
+        outcome = Outcome(check, counts, seconds, log, ok and not counts.failed)
+        self.report(name, outcome, lines)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def report(self, name: str, outcome: Outcome, lines: Sequence[str]) -> None:
+        with self._printing:
+            print(f"{name}: {outcome.counts} ({outcome.seconds:.0f} s)", flush=True)
+            if outcome.ok:
+                return
+            if not self.live:
+                for line in lines[-40:]:
+                    print(f"    {line}", end="" if line.endswith("\n") else "\n")
+            print(f"    The whole log: {outcome.log}", flush=True)
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+def files(*patterns: str) -> list[str]:
+    """Existing files of the checkout by pattern, relative to it."""
+    found = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    return sorted(str(path) for path in found)
+
+
+def pytest(name: str, argv: Sequence[str], environment: dict[str, str] | None = None) -> Check:
+    """A check that runs pytest and is counted by its JUnit report."""
+    junit = STATE / "junit" / f"{name.replace('/', '-')}.xml"
+    junit.parent.mkdir(parents=True, exist_ok=True)
+    junit.unlink(missing_ok=True)
+
+    def count(ok: bool, _output: str) -> Counts:
+        return from_junit_file(junit) or one(ok)
+
+    return Check(name, ["pytest", f"--junitxml={junit}", *argv], environment=environment or {}, count=count)
+
+
+def lint(_suite: Suite, _args: Sequence[str]) -> list[Check]:
+    """Linters, and Galaxy's own check of the tarball."""
+    build = STATE / "build"
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir(parents=True)
+    shell = files("dev", ".ci/run", "tests/dev/*.sh", "molecule/shared/images/*.sh", "examples/jobs/*.sh")
+    shell += files("roles/*/files/*.sh", "roles/*/files/bin/*")
+    tarball = f"ansible-galaxy collection build --force --output-path {build} && cd {build}"
+    return [
+        Check("ruff", ["ruff", "check", "."]),
+        Check("format", ["ruff", "format", "--check", "."]),
+        Check("mypy", ["mypy", f"{COLLECTION}/plugins", "roles/runner/files/matryoshka_runner", "tests"]),
+        Check("yamllint", ["yamllint", "--strict", "."]),
+        Check("shellcheck", ["shellcheck", "--external-sources", *shell]),
+        Check("changelog", ["antsibull-changelog", "lint"]),
+        Check("ansible-lint", ["ansible-lint", "--nocolor", "--strict"]),
+        Check("galaxy-importer", ["sh", "-ec", f"{tarball} && python -m galaxy_importer.main *.tar.gz"]),
+    ]
+
+
+def unit(_suite: Suite, args: Sequence[str]) -> list[Check]:
+    """Pure functions; no root, no network."""
+    return [pytest("unit", ["-q", "-n", str(os.cpu_count() or 1), *(args or ["tests/unit"])])]
+
+
+def sanity(_suite: Suite, args: Sequence[str]) -> list[Check]:
+    """``ansible-test sanity`` on a copy of what is shipped, in the project's own Python."""
+    tree = STATE / "sanity" / "ansible_collections" / "matryoshka" / "host"
+    shutil.rmtree(tree, ignore_errors=True)
+    ignored = shutil.ignore_patterns("collections", "__pycache__", ".*_cache", ".hypothesis", "*.pyc")
+    for name in ("changelogs", "meta", "playbooks", "plugins", "roles"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for path in files(
+        "galaxy.yml", "README.md", "CHANGELOG.md", "COPYING", "tests/config.yml", "tests/sanity/*"
+    ):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, tree / path)
+    # ansible-test asks git for the list of files; ours is above an ignored folder.
+    subprocess.run(["git", "init", "-q", str(tree)], check=True)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    skip = [f"--skip-test={name}" for name in SANITY_SKIPPED]
+    environment = {
+        "ANSIBLE_COLLECTIONS_PATH": str(STATE / "sanity"),
+        "HOME": str(sanity_home()),
+        "PYTHONPYCACHEPREFIX": "",
+    }
+    argv = ["ansible-test", "sanity", "--color=no", "--python", version, "--requirements", *skip, *args]
+    return [Check("sanity", argv, cwd=tree, environment=environment, count=sanity_counts)]
+
+
+def sanity_home() -> Path:
+    """A home folder in which ansible-test's environments get their pip from Python itself.
+
+    ansible-test would download a bootstrap script from a host of its own, and keep all in ``~/.ansible``.
+    """
+    home = STATE / "home"
+    bootstrap = home / ".ansible" / "test" / "cache" / SANITY_BOOTSTRAP
+    if not bootstrap.exists():
+        bootstrap.parent.mkdir(parents=True)
+        bootstrap.write_text("import ensurepip\n\nensurepip.bootstrap()\n", encoding="utf-8")
+    for name in (".config", ".pip"):
+        real = Path.home() / name
+        if real.is_dir() and not (home / name).exists():
+            (home / name).symlink_to(real)
+    return home
+
+
+def sanity_counts(ok: bool, output: str) -> Counts:
+    """One test for every ``Running sanity test``; those that failed are named at the end."""
+    ran = sum(1 for line in output.splitlines() if line.startswith("Running sanity test "))
+    failed = 0
+    for line in output.splitlines():
+        if line.startswith("FATAL: The ") and "sanity test(s)" in line:
+            failed = int(line.split("The ")[1].split()[0])
+    if not ok and not failed:
+        failed = 1
+    return Counts(max(ran - failed, 0), failed, len(SANITY_SKIPPED))
+
+
+def integration(_suite: Suite, args: Sequence[str]) -> list[Check]:
+    """Modules against real engines on container hosts."""
+    return [pytest("integration", ["-q", *(args or ["tests/integration"])])]
+
+
+def scenarios() -> list[str]:
+    """Names of the Molecule scenarios, the default one first."""
+    names = [path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")]
+    return sorted(names, key=lambda name: (name != "default", name))
+
+
+def molecule(_suite: Suite, args: Sequence[str]) -> list[Check]:
+    """Whole hosts; every scenario step and every test of its verify step counts."""
+    unknown = sorted(set(args) - set(scenarios()))
+    if unknown:
+        raise SystemExit(f"no scenario {', '.join(unknown)}: there are {', '.join(scenarios())}")
+    return [scenario(name) for name in args or scenarios()]
+
+
+def scenario(name: str) -> Check:
+    junit = STATE / "junit" / f"molecule-{name}.xml"
+    junit.parent.mkdir(parents=True, exist_ok=True)
+    junit.unlink(missing_ok=True)
+
+    def count(ok: bool, output: str) -> Counts:
+        steps = molecule_steps(output)
+        tests = from_junit_file(junit)
+        if tests is not None:
+            # The step that ran the tests is counted by them.
+            steps.pop("verify", None)
+        counts = total(one(good) for good in steps.values()) + (tests or Counts())
+        return counts if ok or counts.failed else counts + Counts(failed=1)
+
+    environment = {"PYTEST_ADDOPTS": f"--junitxml={junit}"}
+    argv = ["molecule", "test", "--report", "--no-command-borders", "--scenario-name", name]
+    return Check(name, argv, environment=environment, count=count)
+
+
+def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:
+    for check in globals()[part](suite, args):
+        suite.run(part, check)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev test", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "part", nargs="*", help=f"{', '.join(PARTS)}; words after molecule are scenarios; without any: all"
+    )
+    argv, _, rest = " ".join(["", *sys.argv[1:]]).partition(" -- ")
+    given = argv.split()
+    extra = sys.argv[sys.argv.index("--") + 1 :] if rest else []
+    words = parser.parse_args(given).part
+    parts: dict[str, list[str]] = {}
+    for number, word in enumerate(words):
+        if word in PARTS:
+            parts[word] = []
+        elif "molecule" in words[:number]:
+            parts["molecule"].append(word)
+        else:
+            parser.error(f"no part {word}: there are {', '.join(PARTS)}")
+    for part in parts:
+        parts[part] = [*parts[part], *extra]
+    begin = time.monotonic()
+    suite = Suite(live=len(parts) == 1)
+    if len(parts) == 1:
+        for part, args in parts.items():
+            run_part(suite, part, args)
+    else:
+        run_together(suite, parts or {part: [] for part in PARTS})
+    print(f"\nThe slowest, of {time.monotonic() - begin:.0f} s in all:")
+    for outcome in sorted(suite.outcomes, key=lambda outcome: -outcome.seconds)[:8]:
+        print(f"  {outcome.seconds:6.0f} s  {outcome.check.name}")
+    for outcome in suite.outcomes:
+        if not outcome.ok:
+            print(f"failed: {outcome.check.name}: {outcome.log}")
+    counts = total(outcome.counts for outcome in suite.outcomes)
+    print(counts)
+    return 1 if counts.failed or not suite.outcomes else 0
+
+
+def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
+    """Two lanes: whole hosts, which mostly wait, beside all that needs the processor."""
+    lanes = [[part for part in parts if part != "molecule"], [part for part in parts if part == "molecule"]]
+
+    def lane(names: Sequence[str]) -> None:
+        for part in names:
+            run_part(suite, part, parts[part])
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for done in [pool.submit(lane, names) for names in lanes if names]:
+            done.result()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
