@@ -48,7 +48,7 @@ def plan_daemon(
             if key in own:
                 raise InputError(f"docker_daemon.{key}", own[key], f"nothing here: set {option}")
         wanted = {key: value for key, value in {**base, **own}.items() if key not in absent}
-        wrong = check_daemon_config(wanted, "docker_daemon")
+        wrong = check_daemon_config(wanted, "docker_daemon", partial=True)
         if wrong:
             raise HostError("\n".join(_by_option(message, own) for message in wrong))
     except HostError as error:
@@ -77,7 +77,7 @@ def prune_options_filter(options: Mapping[str, Any]) -> str:
         raise AnsibleFilterError(str(error)) from error
 
 
-def preflight_verdict_filter(facts: Mapping[str, Any], **plan: Any) -> dict[str, Any]:
+def preflight_verdict_filter(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """What a host can carry of a plan."""
     try:
         return preflight_verdict(facts, **plan)

@@ -37,11 +37,15 @@ def judge_data_root(
         raise InputError(variable, path, "an absolute path")
     kind = facts["target_type"] if facts["type"] == "symlink" else facts["type"]
     if facts["type"] == "symlink" and kind == "absent":
-        raise InputError(variable, path, f"{ALLOWED}; this is a symbolic link to {facts['real_path']}, which isn't there")
+        raise InputError(
+            variable, path, f"{ALLOWED}; this is a symbolic link to {facts['real_path']}, which isn't there"
+        )
     if kind not in ("directory", "absent"):
         raise InputError(variable, path, f"{ALLOWED}; this is {_article(kind)}")
     if facts["mounted_on_type"] != "directory":
-        raise InputError(variable, path, f"{ALLOWED}; {facts['mounted_on']} is a file, so nothing can be in it")
+        raise InputError(
+            variable, path, f"{ALLOWED}; {facts['mounted_on']} is a file, so nothing can be in it"
+        )
     _judge_filesystem(facts, variable, path)
     if facts["exists"] and facts["empty"] is False:
         _judge_content(facts, variable, path, owner, name, engine_content)

@@ -11,10 +11,11 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _environment_image as image
 from ansible_collections.matryoshka.host.plugins.module_utils._apt_sources import Source, read_sources
@@ -23,6 +24,10 @@ from ansible_collections.matryoshka.host.plugins.module_utils._errors import Hos
 
 WORK_PREFIX = "matryoshka-image-"
 LAST_LINES = 12
+NOT_INSTALLED = (127,)
+ANY_CODE = range(256)
+DEFAULT_SOURCES: Callable[[], Sequence[Source]] = read_sources
+LOCK = "/run/matryoshka/environment-image.lock"
 
 
 @dataclass(frozen=True)
@@ -41,26 +46,23 @@ class Builder:
     log: str
     lock: str
     deadline: float
-    sources: Callable[[], Sequence[Source]] = read_sources
+    sources: Callable[[], Sequence[Source]]
 
     def left(self) -> float:
         """Seconds until the deadline, at least one."""
         return max(1.0, self.deadline - time.monotonic())
 
 
-def read_images(run: Runner) -> list[image.Image] | None:
-    """The images with our label, or ``None`` if there is no engine that answers."""
-    command = [
-        "docker",
-        "images",
-        "--no-trunc",
-        "--filter",
-        f"label={image.LABEL_ROLE}",
-        "--format",
-        "{{json .}}",
-    ]
-    result = run(command, check=False)
-    return image.parse_images(result.out) if result.ok else None
+def read_images(run: Runner, tolerated: Container[int] = ()) -> list[image.Image]:
+    """The images with our label; none if ``docker`` ends with one of the ``tolerated`` exit codes.
+
+    :raises HostError: if there is no engine that answers.
+    """
+    command = ["docker", "images", "--no-trunc", "--filter", f"label={image.LABEL_ROLE}"]
+    result = run([*command, "--format", "{{json .}}"], check=False)
+    if not result.ok and result.code not in tolerated:
+        raise HostError(f"docker doesn't answer on this host: {result.err.strip()}")
+    return image.parse_images(result.out) if result.ok else []
 
 
 def read_used(run: Runner) -> dict[str, list[str]]:
@@ -113,19 +115,10 @@ def ensure(builder: Builder, recipe: image.Recipe, plan: image.Plan) -> list[str
     names = image.reference(recipe)
     if plan.build:
         with _alone(builder):
-            plan = make_plan(builder.run, _present(builder.run), names)
+            plan = make_plan(builder.run, read_images(builder.run), names)
             if plan.build:
                 _build(builder, recipe, names, plan.make_base)
     return remove_images(builder.run, plan.remove)
-
-
-def _present(run: Runner) -> list[image.Image]:
-    images = read_images(run)
-    if images is None:
-        raise HostError(
-            "docker doesn't answer on this host (docker images failed): is Docker installed and started?"
-        )
-    return images
 
 
 @contextmanager
@@ -255,3 +248,62 @@ def size_of(run: Runner, reference: str) -> int:
     """Bytes of an image, as the engine counts them."""
     result = run(["docker", "image", "inspect", "--format", "{{json .Size}}", reference])
     return int(json.loads(result.out))
+
+
+def apply(params: Mapping[str, Any], check_mode: bool, run: Runner, pipe: Piper) -> dict[str, Any]:
+    """Read, plan, and unless ``check_mode`` act; the result of module ``environment_image``.
+
+    Its key ``refused`` holds what the engine said of old images that it kept.
+    """
+    started = time.monotonic()
+    present = params["state"] == "present"
+    recipe = image.parse_recipe(params["recipe"]) if present else None
+    names = image.reference(recipe) if recipe else None
+    images = read_images(run, ANY_CODE if check_mode else () if present else NOT_INSTALLED)
+    plan = make_plan(run, images, names)
+    result: dict[str, Any] = {
+        "changed": plan.changed,
+        "built": plan.build,
+        "removed": [old.handle for old in plan.remove],
+        "kept": [old.handle for old in plan.kept],
+        "diff": difference(images, plan, names),
+    }
+    if names:
+        result.update(reference=names.reference, sha256=names.sha256)
+    if check_mode:
+        return result
+    if recipe and names:
+        if plan.changed:
+            deadline = started + params["timeout"]
+            builder = Builder(
+                run, pipe, params["build_directory"], params["log"], LOCK, deadline, DEFAULT_SOURCES
+            )
+            result["refused"] = ensure(builder, recipe, plan)
+        if plan.build:
+            result["size"] = size_of(run, names.reference)
+            result["seconds"] = round(time.monotonic() - started, 1)
+        return result
+    if plan.kept:
+        handles = ", ".join(old.handle for old in plan.kept)
+        raise HostError(f"containers still use {handles}; remove these containers first (docker ps --all)")
+    refused = remove_images(run, plan.remove)
+    if refused:
+        raise HostError("; ".join(refused))
+    return result
+
+
+def difference(
+    images: Sequence[image.Image], plan: image.Plan, names: image.Reference | None
+) -> dict[str, str]:
+    """The images before and after, for ``--diff``."""
+    before = [old.handle for old in images]
+    after = [old.handle for old in images if old not in plan.remove]
+    if names and plan.build:
+        after += [name for name in (names.reference, names.base_reference) if name and name not in after]
+    header = "environment images"
+    return {
+        "before_header": header,
+        "after_header": header,
+        "before": "".join(f"{handle}\n" for handle in sorted(before)),
+        "after": "".join(f"{handle}\n" for handle in sorted(after)),
+    }

@@ -145,7 +145,14 @@ def parse_proc_routes6(text: str) -> list[dict[str, Any]]:
             continue
         gateway = ipaddress.IPv6Address(int(fields[4], 16))
         found.append(
-            _route(str(network), str(gateway) if int(gateway) else None, fields[9], 6, int(fields[5], 16), "unicast")
+            _route(
+                str(network),
+                str(gateway) if int(gateway) else None,
+                fields[9],
+                6,
+                int(fields[5], 16),
+                "unicast",
+            )
         )
     return found
 

@@ -23,7 +23,13 @@ from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Mou
 
 CAPABILITIES = tuple(
     "CAP_" + name
-    for name in ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"]
+    for name in (  # noqa: SIM905
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+        "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+        "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+        "PERFMON BPF CHECKPOINT_RESTORE"
+    ).split()
 )
 """Names by bit number, from linux/capability.h."""
 
@@ -246,7 +252,8 @@ def read_kernel_features(view: View, run: Runner, release: str) -> dict[str, Any
         "overlay": "present" if "overlay" in filesystems else _loadable(run, "overlay"),
         "namespaces": [name for name in view.names("/proc/self/ns") if "_for_" not in name],
         "max_user_namespaces": int(limit) if limit.isdigit() else None,
-        "nf_tables": module_state("nf_tables", view, release) or ("present" if _nf_tables_answers() else "absent"),
+        "nf_tables": module_state("nf_tables", view, release)
+        or ("present" if _nf_tables_answers() else "absent"),
         "ip_tables": legacy or module_state("ip_tables", view, release) or "absent",
     }
 

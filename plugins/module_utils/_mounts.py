@@ -109,7 +109,9 @@ class MountTable:
         A mount that was covered later by one on a shorter path doesn't count.
         """
         known = {mount.id for mount in self.mounts}
-        start = [mount for mount in self._at.get("/", []) if mount.parent not in known or mount.parent == mount.id]
+        start = [
+            mount for mount in self._at.get("/", []) if mount.parent not in known or mount.parent == mount.id
+        ]
         if not start:
             start = self._at.get("/", [])[:1]
         current = start[0] if start else None
@@ -128,7 +130,10 @@ class MountTable:
             upper = [
                 mount
                 for mount in here
-                if below is not None and mount.parent == below.id and mount.id not in seen and mount is not below
+                if below is not None
+                and mount.parent == below.id
+                and mount.id not in seen
+                and mount is not below
             ]
             if not upper:
                 return below

@@ -73,9 +73,7 @@ def _systemd(facts: Facts, _version: str | None) -> Iterable[str]:
 
 def _root(facts: Facts, _version: str | None) -> Iterable[str]:
     if facts["uid"] != 0:
-        yield (
-            f"The user has uid {facts['uid']}; needed is root. Set become: true, or connect as root."
-        )
+        yield (f"The user has uid {facts['uid']}; needed is root. Set become: true, or connect as root.")
 
 
 def _overlay(facts: Facts, _version: str | None) -> Iterable[str]:

@@ -219,7 +219,9 @@ def _object(text: str, what: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise HostError(f"{what} printed something that isn't JSON: {text.strip()[:200] or 'nothing'}") from error
+        raise HostError(
+            f"{what} printed something that isn't JSON: {text.strip()[:200] or 'nothing'}"
+        ) from error
     if not isinstance(value, dict):
         raise HostError(f"{what} printed something that isn't a JSON object: {text.strip()[:200]}")
     return value

@@ -145,14 +145,18 @@ def _absent(storage: EngineStorage) -> Reason:
             "Look at what made it: its unit's journal says why it isn't there.",
         )
     program = "podman" if storage.engine == "podman" else "docker"
-    return Reason("engine_absent", f"There is no program {program} {_where(storage)}", f"Install {program} there.")
+    return Reason(
+        "engine_absent", f"There is no program {program} {_where(storage)}", f"Install {program} there."
+    )
 
 
 def _dead(storage: EngineStorage) -> Reason:
     if storage.engine == "podman":
         look = "Run podman info by hand."
     elif storage.container:
-        look = f"Look at the log of {storage.container}; a runner replaces the container once it is destroyed."
+        look = (
+            f"Look at the log of {storage.container}; a runner replaces the container once it is destroyed."
+        )
     elif storage.engine == "rootless_docker":
         look = f"Look at journalctl --user-unit docker (as {storage.user}), then restart that unit."
     else:
@@ -212,7 +216,11 @@ def _fuse(storage: EngineStorage, filesystem: str | None) -> Iterable[Reason]:
     yield Reason(
         "fuse_overlayfs",
         f"{_name(storage)} uses fuse-overlayfs"
-        + (" because its data root is on an overlay" if on_overlay else f" although native overlay works on {filesystem}"),
+        + (
+            " because its data root is on an overlay"
+            if on_overlay
+            else f" although native overlay works on {filesystem}"
+        ),
         _real_filesystem(storage)
         if on_overlay
         else "Take fuse-overlayfs out of the engine's configuration (storage-driver or mount_program), or uninstall it.",

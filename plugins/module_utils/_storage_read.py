@@ -34,7 +34,9 @@ from ansible_collections.matryoshka.host.plugins.module_utils._storage import (
 )
 
 STORAGE_CONF = ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf")
-_NOT_THERE = re.compile(r"executable file .*not found|^env: .*no such file|: not found in /", re.IGNORECASE | re.MULTILINE)
+_NOT_THERE = re.compile(
+    r"executable file .*not found|^env: .*no such file|: not found in /", re.IGNORECASE | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def read_engine_storage(
     :param user: whose engine it is; needed for ``rootless_docker``, optional for ``podman``.
     :raises InputError: for an engine that isn't known, or a user that doesn't exist.
     """
-    return read_engine_storages(
-        run, engine, [container], user=user, outer=outer, timeout=timeout, view=view
-    )[0]
+    return read_engine_storages(run, engine, [container], user=user, outer=outer, timeout=timeout, view=view)[
+        0
+    ]
 
 
 def read_engine_storages(
@@ -201,7 +203,11 @@ def _parse(result: Result, engine: str, container: str | None) -> EngineStorage:
             return parse_podman_info(result.out, container)
         storage = parse_docker_info(result.out, engine, container)
         # Docker 28 tells on standard error what earlier clients put into the JSON.
-        return storage if storage.live or not result.err.strip() else replace(storage, error=_last_line(result.err))
+        return (
+            storage
+            if storage.live or not result.err.strip()
+            else replace(storage, error=_last_line(result.err))
+        )
     except HostError as error:
         return EngineStorage(engine, container, error=_last_line(said) or str(error))
 
@@ -214,7 +220,9 @@ def _with_configuration(storage: EngineStorage, view: View, account: _Account | 
     if storage.engine == "podman":
         own = (f"{account.home}/.config/containers/storage.conf",) if account else ()
         file = next((path for path in (*own, *STORAGE_CONF) if view.exists(path)), None)
-        return replace(with_storage_conf(storage, view.text(file)), configuration_file=file) if file else storage
+        return (
+            replace(with_storage_conf(storage, view.text(file)), configuration_file=file) if file else storage
+        )
     path, default = "/etc/docker/daemon.json", "/var/lib/docker"
     if storage.engine == "rootless_docker" and account:
         path = f"{account.home}/.config/docker/daemon.json"

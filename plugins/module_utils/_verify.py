@@ -22,6 +22,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_host impor
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     Expect,
+    Finding,
     Observed,
     Report,
 )
@@ -31,7 +32,6 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_network im
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_observe import (
     observe,
-    runner_states,
     state_marks,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_runners import (
@@ -42,9 +42,12 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_runners im
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_tree import lines, tree
 
-POLL = 0.1
-#: How often a look is repeated because a runner moved on while one looked.
-LOOKS = 4
+#: Seconds between two looks at the runners' state files.
+POLL = 0.05
+#: Seconds until the next look while a runner is on its way, if it says nothing before.
+AGAIN = 1.0
+#: Seconds until findings are looked at a second time, because a job may have ended in between.
+CONFIRM = 0.4
 
 
 def check(expect: Expect, seen: Observed) -> Report:
@@ -82,20 +85,19 @@ def verify(
     begun = clock()
     expect = Expect.read(given)
     names = [str(one["name"]) for one in expect.runners]
-    looks = 0
+    told: list[Finding] | None = None
     while True:
         before = state_marks(names)
         seen = observe(expect, run, ask)
         report = check(expect, seen)
         left = wait - (clock() - begun)
-        looks += 1
-        if not report.findings:
+        if not report.findings or left <= 0:
             break
         coming = _coming(expect, seen)
-        if coming and left > 0:
-            _await(coming, left, clock, sleep)
-        elif state_marks(names) == before or looks >= LOOKS:
+        if not coming and report.findings == told and state_marks(names) == before:
             break
+        told = report.findings
+        _pause(names, before, min(left, AGAIN if coming else CONFIRM), clock, sleep)
     dolls = tree(expect, seen)
     return {
         "findings": [one.as_dict() for one in report.findings],
@@ -115,16 +117,20 @@ def _coming(expect: Expect, seen: Observed) -> list[str]:
         name = str(config["name"])
         unit, view = seen.units.get(unit_of_runner(name)), seen.runners.get(name)
         state = str(((view.state if view else None) or {}).get("state", ""))
-        if unit is not None and unit.up and state in (*PASSING, "failed", "stopped", ""):
+        moving = unit is not None and unit.active_state == "deactivating"
+        if moving or (unit is not None and unit.up and state in PASSING):
             coming.append(name)
     return coming
 
 
-def _await(
-    names: list[str], left: float, clock: Callable[[], float], sleep: Callable[[float], None]
+def _pause(
+    names: list[str],
+    before: dict[str, str | None],
+    limit: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
 ) -> None:
-    """Return as soon as one of the runners is ready, or when the time is over."""
-    end = clock() + left
-    before = runner_states(names)
-    while clock() < end and runner_states(names) == before:
-        sleep(POLL)
+    """Return when a runner says something new, or after ``limit`` seconds."""
+    end = clock() + limit
+    while clock() < end and state_marks(names) == before:
+        sleep(min(POLL, max(end - clock(), 0.0)))

@@ -96,6 +96,8 @@ def _check_current(report: Report, expect: Expect, seen: Observed, name: str, co
             restart(name),
         )
         return
+    _check_image(report, expect, seen, found, subject, config)
+    _check_promises(report, found, subject, config)
     status = str(found.state.get("Status", "gone"))
     report.check(
         not found.state.get("Paused"),
@@ -122,10 +124,9 @@ def _check_current(report: Report, expect: Expect, seen: Observed, name: str, co
         f"the health check of its environment {found.name} fails: its inner engine doesn't answer",
         restart(name),
     )
-    _check_image(report, expect, seen, found, subject, config)
-    _check_promises(report, seen, found, subject, config)
+    _check_namespaces(report, seen, found, subject, config)
     check_limits(report, found, subject, config)
-    _check_data_root(report, seen, found, subject, config)
+    _check_data_root(report, found, subject, config)
     _check_inner_engine(report, seen, found, subject, config)
 
 
@@ -147,10 +148,8 @@ def _check_image(
     )
 
 
-def _check_promises(
-    report: Report, seen: Observed, found: Environment, subject: str, config: Mapping[str, Any]
-) -> None:
-    """What the record of the mode promises, on the running container."""
+def _check_promises(report: Report, found: Environment, subject: str, config: Mapping[str, Any]) -> None:
+    """What the record of the mode promises of the way a container is made."""
     mode, name = config.get("mode") or {}, str(config["name"])
     host = found.inspect.get("HostConfig") or {}
     privileged = bool(mode.get("privileged"))
@@ -171,15 +170,6 @@ def _check_promises(
     )
     record = MODES.get(str(mode.get("name")))
     promises = record.promises if record else ()
-    for kind, promise in (("pid", "own_pid_namespace"), ("net", "own_network_namespace"), ("mnt", "own_mount_namespace")):
-        if promise in promises:
-            report.check(
-                found.namespaces.get(kind) not in (None, seen.namespaces.get(kind)),
-                "promise_namespace",
-                subject,
-                f"its environment shares the host's {kind} namespace",
-                restart(name),
-            )
     if "no_host_socket" in promises:
         sockets = [
             str(mount.get("Source"))
@@ -194,6 +184,23 @@ def _check_promises(
             f"its environment has {', '.join(sockets)} of the host mounted: a job is root on the host",
             f"take it out of the runner's mounts, {SITE}, or {restart(name)}",
         )
+
+
+def _check_namespaces(
+    report: Report, seen: Observed, found: Environment, subject: str, config: Mapping[str, Any]
+) -> None:
+    """What the record of the mode promises of the running processes."""
+    record = MODES.get(str((config.get("mode") or {}).get("name")))
+    promises, name = record.promises if record else (), str(config["name"])
+    for kind, promise in (("pid", "own_pid_namespace"), ("net", "own_network_namespace"), ("mnt", "own_mount_namespace")):
+        if promise in promises:
+            report.check(
+                found.namespaces.get(kind) not in (None, seen.namespaces.get(kind)),
+                "promise_namespace",
+                subject,
+                f"its environment shares the host's {kind} namespace",
+                restart(name),
+            )
     if "own_engine" in promises and not found.engine.error and not seen.engine.error:
         report.check(
             found.engine.info.get("ID") != seen.engine.info.get("ID"),
@@ -241,10 +248,8 @@ def check_limits(report: Report, found: Environment, subject: str, config: Mappi
         )
 
 
-def _check_data_root(
-    report: Report, seen: Observed, found: Environment, subject: str, config: Mapping[str, Any]
-) -> None:
-    """The inner data root is a mount of the runner's own folder, and nobody else's."""
+def _check_data_root(report: Report, found: Environment, subject: str, config: Mapping[str, Any]) -> None:
+    """The inner data root is a mount of the runner's own folder."""
     mode, name = config.get("mode") or {}, str(config["name"])
     target = str(mode.get("inner_data_root") or "/var/lib/docker")
     directory = str(config["directory"])
@@ -269,16 +274,6 @@ def _check_data_root(
         subject,
         f"nothing is mounted on {target} inside its environment any more",
         restart(name),
-    )
-    inside = found.namespaces.get("pid")
-    foreign = [one for one in found.data_root_holders if one.namespace != inside]
-    report.check(
-        not foreign,
-        "data_root_held",
-        subject,
-        "a process outside its environment holds its data root: "
-        + ", ".join(f"{one.name} (pid {one.pid}{', ' + one.unit if one.unit else ''})" for one in foreign),
-        "; ".join(f"kill {one.pid}" for one in foreign) + f"; then {restart(name)}",
     )
 
 

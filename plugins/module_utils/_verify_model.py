@@ -265,7 +265,6 @@ class Environment:
     namespaces: dict[str, str] = field(default_factory=dict)
     mountinfo: str = ""
     storage: EngineStorage | None = None
-    data_root_holders: list[Holder] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -296,7 +295,7 @@ class Environment:
 
 @dataclass
 class RunnerView:
-    """A runner's files on the host: state, configuration, lock."""
+    """A runner's files on the host: state, configuration, lock, and who holds its data root."""
 
     state: dict[str, Any] | None = None
     state_error: str | None = None
@@ -305,6 +304,7 @@ class RunnerView:
     pid_unit: str | None = None
     lock_exists: bool = False
     lock_holders: list[Holder] = field(default_factory=list)
+    data_holders: list[Holder] = field(default_factory=list)
 
 
 @dataclass

@@ -59,6 +59,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
     Observed,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_runner_files import (
+    HELD_FILE,
     read_file,
     read_queue,
     read_runner,
@@ -72,8 +73,6 @@ EXTRA_PROPERTIES = (
     "Triggers",
 )
 INNER_SOCKETS = {"docker": "/run/docker.sock"}
-#: A file in a data root that its daemon keeps locked for as long as it runs.
-HELD_FILE = "volumes/metadata.db"
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/bridge/bridge-nf-call-iptables",
@@ -202,7 +201,7 @@ def _observe_engine(
     seen.environments = [
         one
         for one in pool.map(
-            lambda item: _environment(item, path, modes.get(item["Labels"][LABEL], {}), ask, run, locks, mounts),
+            lambda item: _environment(item, path, modes.get(item["Labels"][LABEL], {}), ask, run, mounts),
             ours,
         )
         if one is not None
@@ -230,7 +229,6 @@ def _environment(
     mode: Mapping[str, Any],
     ask: Ask,
     run: Runner,
-    locks: list[Lock],
     mounts: list[Mount],
 ) -> Environment | None:
     """One environment, from its engine's inspection down to its inner engine; None if it is just gone."""
@@ -248,8 +246,6 @@ def _environment(
     seen.namespaces = read_namespaces(pid)
     seen.limits = read_limits(cgroup_directories(proc.text("/cgroup") or "", mounts), View())
     seen.net = read_net(run, pid)
-    data_root = str(mode.get("inner_data_root") or "/var/lib/docker")
-    seen.data_root_holders = lock_holders(posixpath.join(root + data_root, HELD_FILE), locks)
     socket = INNER_SOCKETS.get(str(mode.get("inner_engine") or "docker"))
     if socket:
         seen.engine = read_engine(ask, socket, root)
@@ -310,14 +306,3 @@ def state_marks(names: Iterable[str]) -> dict[str, str | None]:
     """The runners' state files as they are now: to see whether they changed while one looked."""
     host = View()
     return {name: host.text(f"/run/matryoshka/runners/{name}.json") for name in names}
-
-
-def runner_states(names: Iterable[str]) -> dict[str, str]:
-    """The state that each runner says it is in; empty if it says nothing."""
-    states: dict[str, str] = {}
-    for name, text in state_marks(names).items():
-        try:
-            states[name] = str(json.loads(text or "{}").get("state", ""))
-        except (ValueError, AttributeError):
-            states[name] = ""
-    return states

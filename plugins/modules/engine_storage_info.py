@@ -241,14 +241,14 @@ ARGUMENTS: dict[str, Any] = {
             "driver": {"type": "str"},
             "data_root": {"type": "str"},
             "backing_filesystem": {"type": "str"},
-        }
+        },
+    },
+}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
-            },
-        },
         required_if=[("engine", "rootless_docker", ("user",))],
         supports_check_mode=True,
     )
@@ -264,7 +264,7 @@ def main() -> None:
             timeout=float(asked["timeout"]),
         )
         verdicts = [judge_storage(storage) for storage in storages]
-        result = {
+        result: dict[str, Any] = {
             "changed": False,
             "verdict": max((verdict.verdict for verdict in verdicts), key=VERDICTS.index),
             "engines": [

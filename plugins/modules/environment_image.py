@@ -181,18 +181,13 @@ kept:
 
 import signal
 import sys
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.matryoshka.host.plugins.module_utils import (
-    _environment_image,
-    _environment_image_build,
-)
 from ansible_collections.matryoshka.host.plugins.module_utils._command import pipe, run
+from ansible_collections.matryoshka.host.plugins.module_utils._environment_image import MADE, POCKETS
+from ansible_collections.matryoshka.host.plugins.module_utils._environment_image_build import apply
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
-
-LOCK = "/run/matryoshka/environment-image.lock"
 
 
 def argument_spec() -> dict[str, Any]:
@@ -203,13 +198,13 @@ def argument_spec() -> dict[str, Any]:
     }
     recipe = {
         "mode": {"type": "str", "default": "dind"},
-        "base": {"type": "str", "default": _environment_image.MADE},
+        "base": {"type": "str", "default": MADE},
         "suite": {"type": "str", "required": True},
         "components": {"type": "list", "elements": "str", "default": ["main"]},
         "pockets": {
             "type": "list",
             "elements": "str",
-            "choices": list(_environment_image.POCKETS),
+            "choices": list(POCKETS),
             "default": ["updates", "security"],
         },
         "mirror": {"type": "str", "default": ""},
@@ -230,69 +225,6 @@ def argument_spec() -> dict[str, Any]:
     }
 
 
-def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Read, plan, and unless ``check_mode`` act; the module's result."""
-    started = time.monotonic()
-    present = params["state"] == "present"
-    recipe = _environment_image.parse_recipe(params["recipe"]) if present else None
-    names = _environment_image.reference(recipe) if recipe else None
-    images = _environment_image_build.read_images(run)
-    plan = _environment_image_build.make_plan(run, images or [], names)
-    result: dict[str, Any] = {
-        "changed": plan.changed,
-        "built": plan.build,
-        "removed": [old.handle for old in plan.remove],
-        "kept": [old.handle for old in plan.kept],
-        "diff": difference(images or [], plan, names),
-    }
-    if names:
-        result.update(reference=names.reference, sha256=names.sha256)
-    if check_mode or (not plan.changed and not plan.kept):
-        return result
-    if recipe and names and plan.changed:
-        builder = _environment_image_build.Builder(
-            run=run,
-            pipe=pipe,
-            directory=params["build_directory"],
-            log=params["log"],
-            lock=LOCK,
-            deadline=started + params["timeout"],
-        )
-        result["refused"] = _environment_image_build.ensure(builder, recipe, plan)
-        if plan.build:
-            result["size"] = _environment_image_build.size_of(run, names.reference)
-            result["seconds"] = round(time.monotonic() - started, 1)
-    elif not present:
-        if plan.kept:
-            handles = ", ".join(old.handle for old in plan.kept)
-            raise HostError(
-                f"containers still use {handles}; remove these containers first (docker ps --all)"
-            )
-        refused = _environment_image_build.remove_images(run, plan.remove)
-        if refused:
-            raise HostError("; ".join(refused))
-    return result
-
-
-def difference(
-    images: list[_environment_image.Image],
-    plan: _environment_image.Plan,
-    names: _environment_image.Reference | None,
-) -> dict[str, str]:
-    """The images before and after, for ``--diff``."""
-    before = sorted(old.handle for old in images)
-    gone = {old.handle for old in plan.remove}
-    after = [handle for handle in before if handle not in gone]
-    if names and plan.build:
-        after += [name for name in (names.reference, names.base_reference) if name and name not in after]
-    return {
-        "before_header": "environment images",
-        "after_header": "environment images",
-        "before": "".join(f"{handle}\n" for handle in before),
-        "after": "".join(f"{handle}\n" for handle in sorted(after)),
-    }
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["recipe"])]
@@ -300,7 +232,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("interrupted"))
     try:
-        result = apply(module.params, module.check_mode)
+        result = apply(module.params, module.check_mode, run, pipe)
         for refusal in result.pop("refused", []):
             module.warn(refusal)
         module.exit_json(**result)

@@ -68,6 +68,18 @@ class Host:
             f"{self.user}@{self.address}",
         ]  # fmt: skip
 
+    @property
+    def variables(self) -> dict[str, str | int]:
+        """How Ansible reaches the host with its stock settings."""
+        return {
+            "ansible_host": self.address,
+            "ansible_port": self.port,
+            "ansible_user": self.user,
+            "ansible_ssh_private_key_file": self.identity_file,
+            "ansible_ssh_common_args": SSH_OPTIONS,
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+
 
 def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
@@ -374,18 +386,7 @@ def remove_all() -> None:
 
 def inventory(of: Sequence[Host]) -> str:
     """An Ansible inventory (YAML, written as JSON) of ``of``; usable from any folder."""
-    entries = {
-        host.name: {
-            "ansible_host": host.address,
-            "ansible_port": host.port,
-            "ansible_user": host.user,
-            "ansible_ssh_private_key_file": host.identity_file,
-            "ansible_ssh_common_args": SSH_OPTIONS,
-            "ansible_python_interpreter": "/usr/bin/python3",
-        }
-        for host in of
-    }
-    return json.dumps({"all": {"hosts": entries}}, indent=2) + "\n"
+    return json.dumps({"all": {"hosts": {host.name: host.variables for host in of}}}, indent=2) + "\n"
 
 
 def write_inventory(path: Path, of: Sequence[Host]) -> None:

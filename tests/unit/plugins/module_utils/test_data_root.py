@@ -141,7 +141,9 @@ def test_refused_a_broken_mark(tmp_path: Path) -> None:
 
 
 def test_refused_read_only(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"mounted read-only; remount it read-write \(mount -o remount,rw /\)"):
+    with pytest.raises(
+        HostError, match=r"mounted read-only; remount it read-write \(mount -o remount,rw /\)"
+    ):
         judge_data_root(facts(tmp_path, options="ro"), VARIABLE)
 
 
@@ -161,7 +163,7 @@ def test_two_roots_that_are_one(tmp_path: Path, second: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
     for pair in ((tmp_path / "a", tmp_path / second), (tmp_path / second, tmp_path / "a")):
-        with pytest.raises(InputError, match="two: .* one has .* two engines on one data root destroy it"):
+        with pytest.raises(InputError, match=r"two: .* one has .* two engines on one data root destroy it"):
             judge_apart({"one": facts(pair[0]), "two": facts(pair[1])})
 
 

@@ -41,8 +41,14 @@ ff000000000000000000000000000000 08 00000000000000000000000000000000 00 00000000
 """
 ADDRESSES = json.dumps(
     [
-        {"ifname": "eth0", "addr_info": [{"family": "inet", "local": "10.88.0.4", "prefixlen": 16, "scope": "global"}]},
-        {"ifname": "eth0", "addr_info": [{"family": "inet6", "local": "fe80::1", "prefixlen": 64, "scope": "link"}]},
+        {
+            "ifname": "eth0",
+            "addr_info": [{"family": "inet", "local": "10.88.0.4", "prefixlen": 16, "scope": "global"}],
+        },
+        {
+            "ifname": "eth0",
+            "addr_info": [{"family": "inet6", "local": "fe80::1", "prefixlen": 64, "scope": "link"}],
+        },
         {"ifname": "docker0", "addr_info": [{"family": "inet", "local": "172.17.0.1", "prefixlen": 16}]},
         {"ifname": "veth0", "addr_info": [{}]},
     ]
@@ -71,11 +77,19 @@ def test_a_multipath_route_is_one_for_each_hop() -> None:
 
 def test_a_host_route_and_one_without_a_device() -> None:
     routes = parse_ip_routes('[{"type":"blackhole","dst":"10.9.0.1"}]', 4)
-    assert (routes[0]["destination"], routes[0]["interface"], routes[0]["type"]) == ("10.9.0.1/32", None, "blackhole")
+    assert (routes[0]["destination"], routes[0]["interface"], routes[0]["type"]) == (
+        "10.9.0.1/32",
+        None,
+        "blackhole",
+    )
 
 
 def test_addresses() -> None:
-    assert [entry["address"] for entry in parse_ip_addresses(ADDRESSES)] == ["10.88.0.4/16", "fe80::1/64", "172.17.0.1/16"]
+    assert [entry["address"] for entry in parse_ip_addresses(ADDRESSES)] == [
+        "10.88.0.4/16",
+        "fe80::1/64",
+        "172.17.0.1/16",
+    ]
     found = parse_if_inet6("00000000000000000000000000000001 01 80 10 80       lo\nfd00 bad\n")
     assert found == [{"interface": "lo", "address": "::1/128", "family": 6, "scope": "host"}]
 

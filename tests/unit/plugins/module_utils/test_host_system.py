@@ -67,7 +67,7 @@ def test_packages() -> None:
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "Docker", "docker.io*", "--admindir=/x", "a;b"])
 def test_a_name_no_package_has_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="packages: .* is refused"):
+    with pytest.raises(InputError, match=r"packages: .* is refused"):
         system.package_names([name])
 
 
@@ -145,7 +145,10 @@ def test_the_manager(tmp_path: Path) -> None:
     [
         ({"sys/module/nf_tables/refcnt": "1"}, "present"),
         ({"lib/modules/6.1/modules.builtin": "kernel/net/netfilter/nf_tables.ko\n"}, "present"),
-        ({"lib/modules/6.1/modules.dep": "kernel/net/netfilter/nf_tables.ko.xz: kernel/x.ko.xz\n"}, "loadable"),
+        (
+            {"lib/modules/6.1/modules.dep": "kernel/net/netfilter/nf_tables.ko.xz: kernel/x.ko.xz\n"},
+            "loadable",
+        ),
         ({"lib/modules/6.1/modules.dep": "kernel/x.ko: kernel/net/other_nf_tables.ko\n"}, None),
         ({}, None),
     ],

@@ -17,7 +17,13 @@ from ansible_collections.matryoshka.host.plugins.module_utils._preflight import 
 
 SUPPORTED = ["debian-12", "debian-13", "ubuntu-24.04"]
 HEALTHY: dict[str, Any] = {
-    "os": {"id": "debian", "version_id": "13", "major": 13, "codename": "trixie", "pretty": "Debian GNU/Linux 13"},
+    "os": {
+        "id": "debian",
+        "version_id": "13",
+        "major": 13,
+        "codename": "trixie",
+        "pretty": "Debian GNU/Linux 13",
+    },
     "kernel": "6.12.0",
     "uid": 0,
     "init": {"systemd": True, "version": 257, "state": "running"},
@@ -52,13 +58,25 @@ def test_a_healthy_host_can() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (host("os", value={**HEALTHY["os"], "id": "fedora", "pretty": "Fedora 42"}), ["Fedora 42", "debian-12"]),
-        (host("os", "version_id", value="11") | {"os": {**HEALTHY["os"], "version_id": "11", "major": 11}}, ["needed"]),
+        (
+            host("os", value={**HEALTHY["os"], "id": "fedora", "pretty": "Fedora 42"}),
+            ["Fedora 42", "debian-12"],
+        ),
+        (
+            host("os", "version_id", value="11") | {"os": {**HEALTHY["os"], "version_id": "11", "major": 11}},
+            ["needed"],
+        ),
         (host("init", "systemd", value=False), ["Process 1 isn't systemd", "/sbin/init"]),
         (host("uid", value=1000), ["uid 1000", "become: true"]),
         (host("kernel_features", "overlay", value="absent"), ["6.12.0", "CONFIG_OVERLAY_FS"]),
-        (host("kernel_features", "namespaces", value=["mnt", "pid"]), ["net, ipc, uts, user", "CONFIG_NAMESPACES"]),
-        (host("kernel_features", "max_user_namespaces", value=0), ["user.max_user_namespaces is 0", "sysctl -w"]),
+        (
+            host("kernel_features", "namespaces", value=["mnt", "pid"]),
+            ["net, ipc, uts, user", "CONFIG_NAMESPACES"],
+        ),
+        (
+            host("kernel_features", "max_user_namespaces", value=0),
+            ["user.max_user_namespaces is 0", "sysctl -w"],
+        ),
         (host("cgroup", "controllers", value=["cpu"]), ["memory, pids", "cgroup_enable=memory"]),
         (host("cgroup", value={"version": None, "controllers": []}), ["memory, cpu, pids"]),
         (host("kernel_features", "nf_tables", value="absent"), ["neither nf_tables nor ip_tables"]),
@@ -101,7 +119,9 @@ def test_a_missing_capability_and_docker_s_version(
 def test_platforms_as_a_mapping() -> None:
     platforms = {"Debian": ["12"], "Ubuntu": ["24.04"]}
     assert not judge_modes(HEALTHY, ["dind"], supported=platforms)["dind"]["possible"]
-    ubuntu = host("os", value={"id": "ubuntu", "version_id": "24.04", "major": 24, "codename": None, "pretty": None})
+    ubuntu = host(
+        "os", value={"id": "ubuntu", "version_id": "24.04", "major": 24, "codename": None, "pretty": None}
+    )
     assert judge_modes(ubuntu, ["dind"], supported=platforms)["dind"]["possible"]
 
 
@@ -111,7 +131,7 @@ def test_every_reason_is_told() -> None:
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(InputError, match="modes: 'dnd' is refused; allowed: one of .*dind"):
+    with pytest.raises(InputError, match=r"modes: 'dnd' is refused; allowed: one of .*dind"):
         judge_modes(HEALTHY, ["dnd"])
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._routes import overlaps
 
-ROUTES = [
+ROUTES: list[dict[str, Any]] = [
     {"destination": "0.0.0.0/0", "interface": "eth0"},
     {"destination": "10.0.0.0/8", "interface": "vpn0"},
     {"destination": "172.17.0.0/16", "interface": "docker0"},
@@ -36,9 +38,12 @@ def test_overlaps(cidr: str, message: str | None) -> None:
 
 
 def test_nothing_is_ignored_unasked() -> None:
-    assert [one.interface for one in overlaps({"pool": "172.16.0.0/12"}, ROUTES)] == ["docker0", "br-0123456789ab"]
+    assert [one.interface for one in overlaps({"pool": "172.16.0.0/12"}, ROUTES)] == [
+        "docker0",
+        "br-0123456789ab",
+    ]
 
 
 def test_a_range_that_is_none_is_refused_by_its_label() -> None:
-    with pytest.raises(InputError, match="docker_config.bip: 'x' is refused"):
+    with pytest.raises(InputError, match=r"docker_config.bip: 'x' is refused"):
         overlaps({"docker_config.bip": "x"}, ROUTES)

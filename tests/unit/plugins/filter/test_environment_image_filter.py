@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter names an image as the module does, and refuses what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from support.recipes import recipe
+
+from ansible_collections.matryoshka.host.plugins.filter.environment_image import FilterModule
+from ansible_collections.matryoshka.host.plugins.module_utils._environment_image import (
+    parse_recipe,
+    reference,
+)
+
+name = FilterModule().filters()["environment_image_reference"]
+
+
+def test_the_modules_name() -> None:
+    names = reference(parse_recipe(recipe()))
+    assert name(recipe()) == {"reference": names.reference, "sha256": names.sha256}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (recipe(base="debian:13"), r"runner_image_base: 'debian:13' is refused; allowed: .*name@sha256"),
+        ("debian", "'debian' is refused"),
+    ],
+)
+def test_refused(value: object, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        name(value)
+
+
+def test_prefix() -> None:
+    with pytest.raises(AnsibleFilterError, match="^image.suite: "):
+        name(recipe(suite="X"), prefix="image.")
