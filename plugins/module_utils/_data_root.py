@@ -42,7 +42,7 @@ def judge_data_root(
         )
     if kind not in ("directory", "absent"):
         raise InputError(variable, path, f"{ALLOWED}; this is {_article(kind)}")
-    if facts["mounted_on_type"] != "directory":
+    if facts.get("mounted_on_type", "directory") != "directory":
         raise InputError(
             variable, path, f"{ALLOWED}; {facts['mounted_on']} is a file, so nothing can be in it"
         )

@@ -34,8 +34,8 @@ def judge_modes(
     :param engine_version: the version of Docker that is to be installed; None: the one that is, if any.
     :raises InputError: for a mode that isn't in the table, or a version that isn't one.
     """
-    if engine_version and not re.match(r"^(\d+:)?\d+\.\d+", engine_version):
-        raise InputError("engine_version", engine_version, "a version such as 26.1.5, or empty")
+    if engine_version and not version_tuple(engine_version):
+        raise InputError("engine_version", engine_version, "a version such as 26.1.5 or 26.*, or empty")
     if isinstance(supported, Mapping):
         supported = [f"{system}-{version}" for system, versions in supported.items() for version in versions]
     found: dict[str, dict[str, Any]] = {}
@@ -51,6 +51,12 @@ def version_tuple(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, without a package's epoch: ``5:27.3.1-1`` is (27, 3, 1)."""
     found = re.match(r"^(?:\d+:)?(\d+(?:\.\d+)*)", version)
     return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def _older(version: str, than: str) -> bool:
+    """Whether ``version`` is older, as far as it says: ``20.*`` isn't older than 20.10."""
+    numbers = version_tuple(version)
+    return numbers < version_tuple(than)[: len(numbers)]
 
 
 def _platform(facts: Facts, supported: Sequence[str] | None) -> Iterable[str]:
@@ -113,7 +119,7 @@ def _cgroup_limits(facts: Facts, _version: str | None) -> Iterable[str]:
 
 def _docker(facts: Facts, version: str | None) -> Iterable[str]:
     version = _docker_version(facts, version)
-    if version and version_tuple(version) < version_tuple(DOCKER_AT_LEAST):
+    if version and _older(version, DOCKER_AT_LEAST):
         yield (
             f"Docker is {version}; needed is {DOCKER_AT_LEAST} or newer. "
             "Set a newer version, or take Docker's own repository."
@@ -136,7 +142,7 @@ def _capabilities(facts: Facts, version: str | None) -> Iterable[str]:
         )
         return
     version = _docker_version(facts, version)
-    if missing and version and version_tuple(version) < version_tuple(DOCKER_DROPS_MISSING_CAPABILITIES):
+    if missing and version and _older(version, DOCKER_DROPS_MISSING_CAPABILITIES):
         yield (
             f"The bounding set lacks {', '.join(missing)}, and Docker {version} asks for every capability in a "
             'privileged container: it would fail with "unable to apply caps". Use Docker '

@@ -139,8 +139,15 @@ def start_options(unified: bool, sys_resource: bool, limits: dict[str, int]) -> 
             if value != resource.RLIM_INFINITY:
                 options += ["--ulimit", f"{name}={value}:{value}"]
     if unified:
-        return [], options
-    legacy = ["--cgroupns", "private", "-e", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
+        return [], ["--systemd=always", *options]
+    # Podman's own preparation for systemd would mount the machine's whole name=systemd tree into every
+    # host, so that all hosts share one system.slice; without it each has a tree of its own.
+    legacy = [
+        "--systemd=false", "--cgroupns", "private", "--stop-signal", "SIGRTMIN+3",
+        "--tmpfs", "/run:rw,nosuid,nodev,mode=755", "--tmpfs", "/run/lock:rw,nosuid,nodev",
+        "--tmpfs", "/tmp:rw,nosuid,nodev,exec",
+        "-e", "container=podman", "-e", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
+    ]  # fmt: skip
     return ["--runtime", "runc"], [*legacy, *options]
 
 
@@ -302,6 +309,8 @@ def create(name: str, image: str, user: str) -> Host:
         remove([name])
         found = None
     if found is None:
+        # Volumes of a host that was never finished would be in the way.
+        remove([name])
         reference = ensure_image(image)
         globals_, options = this_machine()
         volumes = [f"--volume={container}-{key_}:{path}" for key_, path in VOLUMES.items()]
@@ -311,13 +320,13 @@ def create(name: str, image: str, user: str) -> Host:
             *globals_, "create", "--name", container, "--hostname", name.replace("_", "-"),
             "--label", f"{LABEL}={CHECKOUT}", "--label", f"matryoshka.host={name}",
             "--label", f"matryoshka.image={image}", "--label", f"matryoshka.user={user}",
-            "--systemd=always", "--privileged", *options, *volumes, reference, "/sbin/init",
+            "--privileged", *options, *volumes, reference, "/sbin/init",
         )  # fmt: skip
         public = key.with_suffix(".pub").read_text(encoding="utf-8")
         authorize(container, public)
     if found is None or found["state"] != "running":
         podman("start", container)
-    wait_until_up(container)
+        wait_until_up(container)
     host = describe(container)
     if host is None:
         raise Failure(f"{container} has no address: podman logs {container}")
@@ -368,7 +377,7 @@ def remove(names: Sequence[str]) -> None:
     """Remove hosts and their volumes; those that aren't there are no error."""
     for name in names:
         container = container_name(name)
-        podman("rm", "-f", "-t", "3", "-v", "-i", container)
+        podman("rm", "-f", "-t", "0", "-v", "-i", container)
         podman("volume", "rm", "-f", *(f"{container}-{key}" for key in VOLUMES), check=False)
 
 
@@ -376,7 +385,7 @@ def remove_all() -> None:
     """Remove every container, volume and image name of this checkout."""
     mine = f"label={LABEL}={CHECKOUT}"
     for container in podman("ps", "-a", "-q", "--filter", mine).split():
-        podman("rm", "-f", "-t", "3", "-v", container)
+        podman("rm", "-f", "-t", "0", "-v", container)
     for volume in podman("volume", "ls", "-q", "--filter", mine).split():
         podman("volume", "rm", "-f", volume)
     form = "{{.Repository}}:{{.Tag}}"

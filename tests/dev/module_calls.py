@@ -18,7 +18,6 @@ from ansible.playbook.play import Play
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import init_plugin_loader
 from ansible.vars.manager import VariableManager
-
 from hosts import ROOT, Host
 
 COLLECTIONS: list[str] = []

@@ -303,8 +303,7 @@ def test_reload_between_two_starts_is_no_error(host: ContainerHost) -> None:
 
 
 def test_starts_need_not_be_waited_for(host: ContainerHost) -> None:
-    text = SERVICE.replace("[Service]", "[Service]\nExecStartPre=/bin/sleep 20")
-    begin = time.monotonic()
+    text = SERVICE.replace("[Service]", "[Service]\nTimeoutStartSec=infinity\nExecStartPre=/bin/sleep 900")
     host.module(
         "systemd_units",
         {
@@ -313,5 +312,4 @@ def test_starts_need_not_be_waited_for(host: ContainerHost) -> None:
             "units": [{"name": "um-a.service", "content": text, "state": "started"}],
         },
     )
-    assert time.monotonic() - begin < 15
     assert shown(host, "um-a.service", "ActiveState") == ["activating"]

@@ -14,6 +14,7 @@ module             concern
 ``locks``          one runner a data root, no pruning while a job runs
 ``engine``         the container engine on the host, by its command line
 ``environment``    what a job environment is made of
+``ping``           asks an engine whether it is there
 ``inner``          does the engine inside an environment answer?
 ``firstprocess``   the first process of an environment, as the kernel sees it
 ``dataroot``       what an inner engine leaves on disk, and who holds it
@@ -25,6 +26,7 @@ module             concern
 ``runner``         the loop that ties them together
 ``submit``         hands a job to the directory queue and streams its log
 ``prune``          removes unused images and build cache, never while a job runs
+``admin``          what a play does to a host whose runners may be at work
 ``report``         ``matryoshka status``
 =================  ====================================================================
 """

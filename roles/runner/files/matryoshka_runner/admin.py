@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 from matryoshka_runner import dataroot, process
 from matryoshka_runner.config import check_name, read
 from matryoshka_runner.errors import ConfigError, ProgramError
 from matryoshka_runner.locks import Gate
 from matryoshka_runner.paths import Paths
-
-Run = Callable[[Sequence[str]], process.Result]
 
 
 def exclusive(paths: Paths, wait: float, command: Sequence[str]) -> int:
@@ -34,7 +32,7 @@ def forget(
     wait: float,
     cache: bool,
     say: Callable[[str], None],
-    run: Run = process.run,
+    run: process.Run = process.run,
 ) -> None:
     """Take runners away when their jobs have ended: unit, configuration, state and, if asked, data.
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from matryoshka_runner.config import Config
 from matryoshka_runner.files import now, seconds_between
@@ -60,6 +61,7 @@ class Agent(ABC):
 
     def started(self, work: Work) -> None:
         """The job is about to be run."""
+        return
 
     @abstractmethod
     def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Callable
+from collections.abc import Callable
 
 Task = Callable[[], None]
 
@@ -43,6 +43,6 @@ class Background:
             task = self._tasks.get()
             try:
                 task()
-            except Exception as error:  # noqa: BLE001  (a thread's end would be silent)
+            except Exception as error:
                 self.failed = True
                 self._say(f"left for later: {error}")

@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
-from matryoshka_runner import agents, dataroot, process, sweep
+from matryoshka_runner import admin, agents, dataroot, process, sweep
 from matryoshka_runner.config import check_name, read
 from matryoshka_runner.engine import Engine
-from matryoshka_runner.errors import ConfigError, HeldError, ProgramError, TurnError
+from matryoshka_runner.errors import ConfigError, EngineUnavailable, HeldError, ProgramError, TurnError
 from matryoshka_runner.events import Drain, Mailbox, Stop
 from matryoshka_runner.fields import load
 from matryoshka_runner.files import read_json
@@ -77,11 +77,15 @@ def cleanup(paths: Paths, name: str) -> int:
         say(str(error))
         return 0
     try:
-        count = sweep.containers(Engine(), name)
+        engine = Engine()
+        engine.expect()
+        count = sweep.containers(engine, name)
         count += sweep.roots(directory, process.run)
         dataroot.remove_tree(paths.handed_in(name), process.run)
         if count:
             say(f"runner {name}: {count} left-over containers and data roots removed")
+    except EngineUnavailable as error:
+        say(f"{error}; what is left of runner {name} is removed when it starts again")
     finally:
         for result in agent.recover() if agent else []:
             say(f"job {result['job']}: {result['status']}: {result['reason']}")
@@ -188,14 +192,24 @@ def parser() -> argparse.ArgumentParser:
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("--engine", action="store_true", help="on the host's engine")
     which.add_argument("name", nargs="?", metavar="NAME", help="inside this runner's environment")
+    one = add(
+        "exclusive", "Run a command while no runner runs a job and none begins one; ends with its exit code."
+    )
+    one.add_argument("--wait", type=float, default=3600.0, metavar="SECONDS", help="for running jobs to end")
+    one.add_argument("words", nargs="+", metavar="COMMAND")
+    one = add("forget", "Take runners away when their jobs have ended: unit, configuration, state.")
+    one.add_argument("--wait", type=float, default=3600.0, metavar="SECONDS", help="for their jobs to end")
+    one.add_argument("--cache", action="store_true", help="their data too")
+    one.add_argument("names", nargs="+", metavar="NAME")
     add("check", "Say whether a runner's configuration file is right.").add_argument(
         "file", type=Path, metavar="FILE"
     )
     return top
 
 
-def main(arguments: Sequence[str], paths: Paths = Paths()) -> int:
+def main(arguments: Sequence[str], paths: Paths | None = None) -> int:
     """Run one command; its exit code."""
+    paths = paths or Paths()
     given = parser().parse_args(arguments)
     table: dict[str, Callable[[], int]] = {
         "run": lambda: run(paths, given.name),
@@ -204,10 +218,13 @@ def main(arguments: Sequence[str], paths: Paths = Paths()) -> int:
         "job": lambda: job(paths, given.file, given.runner, given.queue),
         "shell": lambda: shell(paths, given.name, given.words),
         "check": lambda: check(given.file),
+        "exclusive": lambda: admin.exclusive(paths, given.wait, given.words),
     }
     try:
         if given.command == "status":
             print(show(paths, given.name, given.json))
+        elif given.command == "forget":
+            admin.forget(paths, given.names, given.wait, given.cache, say)
         elif given.command == "prune" and given.engine:
             prune_engine(paths, Engine(), say)
         elif given.command == "prune":

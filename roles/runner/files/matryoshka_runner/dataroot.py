@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from matryoshka_runner.errors import ProgramError
 from matryoshka_runner.files import write_whole

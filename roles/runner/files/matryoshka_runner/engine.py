@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Sequence
+from typing import IO, Any
 
 from matryoshka_runner import process
 from matryoshka_runner.errors import EngineError, EngineUnavailable
+from matryoshka_runner.ping import ping
 
 RUNNER_LABEL = "matryoshka.runner"
 ENVIRONMENT_LABEL = "matryoshka.environment"
-SOCKET = "unix:///run/docker.sock"
+SOCKET = "/run/docker.sock"
 UNREACHABLE = (
     "Cannot connect to the Docker daemon",
     "error during connect",
@@ -53,14 +55,25 @@ class Engine:
     """Docker. Every method raises EngineUnavailable if it doesn't answer, EngineError if it refuses.
 
     :param run: runs a program to its end; a test gives a table.
+    :param ping: asks whether an engine answers on a socket.
     """
 
-    def __init__(self, run: process.Run = process.run) -> None:
+    def __init__(self, run: process.Run = process.run, ping: Callable[[str, float], bool] = ping) -> None:
         self._run = run
+        self._ping = ping
+
+    def expect(self, seconds: float = 3.0) -> None:
+        """EngineUnavailable if the engine doesn't answer within ``seconds``.
+
+        Worth asking first: where systemd holds the engine's socket while the engine is
+        down, every other question waits until it is up again.
+        """
+        if not self._ping(SOCKET, seconds):
+            raise EngineUnavailable(f"the engine on the host doesn't answer on {SOCKET} within {seconds:g} s")
 
     @staticmethod
     def argv(*words: str) -> list[str]:
-        return ["docker", "--host", SOCKET, *words]
+        return ["docker", "--host", f"unix://{SOCKET}", *words]
 
     def call(self, *words: str, timeout: float = 60.0) -> str:
         """Standard output of ``docker words…``."""
@@ -74,6 +87,7 @@ class Engine:
 
     def api_version(self) -> tuple[int, ...]:
         """The version of the engine's API, as numbers; also the test whether it answers."""
+        self.expect()
         text = self.call("version", "--format", "{{.Server.APIVersion}}", timeout=20).strip()
         return tuple(int(part) for part in text.split("."))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import queue
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class JobEnded:
     how: str = ""
 
 
-Event = Union[Stop, Drain, EngineReach, EnvironmentEnded, JobEnded]
+Event = Stop | Drain | EngineReach | EnvironmentEnded | JobEnded
 
 
 class Mailbox:

@@ -25,9 +25,10 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from matryoshka_runner.files import now, read_json, seconds_between, stamp, sync_folder, write_json
 

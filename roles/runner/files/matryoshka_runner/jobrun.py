@@ -10,10 +10,10 @@ import re
 import secrets
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 from matryoshka_runner.engine import Engine, errors_of
 from matryoshka_runner.environment import Environment

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Sequence
 
 from matryoshka_runner import SCHEMA
 from matryoshka_runner.engine import Engine

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 from matryoshka_runner import SCHEMA
 from matryoshka_runner.errors import ProgramError
@@ -70,7 +71,10 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     """All states as aligned columns, errors below."""
     lines = [COLUMNS, *(row(state) for state in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    texts = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
     texts += [f"{state['runner']}: {state['error']}" for state in found if state.get("error")]
     return "\n".join(texts)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from matryoshka_runner import jobrun
 from matryoshka_runner.agents import Agent, Outcome
@@ -132,6 +133,7 @@ class Runner:
                 self.say(f"{environment.container} ended while idle: {self.box.ended[environment.id]}")
                 self.box.forget(environment.id)
                 return False
+            self._show_reach()
             if time.monotonic() >= check and not self.box.engine_away:
                 strikes = 0 if self.supply.healthy(environment) else strikes + 1
                 check = time.monotonic() + (1.0 if strikes else HEALTH)
@@ -149,6 +151,13 @@ class Runner:
                     self.gates.leave()
             self.box.wait(self.agent.interval)
         return False
+
+    def _show_reach(self) -> None:
+        """An engine that keeps containers alive while it is down leaves the environment as it is."""
+        if self.box.engine_away and self.state["state"] == "ready":
+            self.state.change("failed", error="the engine on the host doesn't answer; no job is taken")
+        elif not self.box.engine_away and self.state["state"] == "failed":
+            self.state.change("ready", error=None)
 
     def _show_spare(self) -> None:
         spare = self.supply.spare
@@ -180,7 +189,7 @@ class Runner:
     def _silence(self, environment: Environment, client: subprocess.Popen[bytes] | None) -> None:
         """Make sure that a job which is reported as cut off doesn't go on."""
         try:
-            self.engine.kill(environment.container)
+            self.supply.end(environment)
         except ProgramError as error:
             self.say(str(error))
         if client is not None and client.poll() is None:
@@ -204,7 +213,7 @@ class Runner:
                 code = ended.exit_code if ended else None
                 return self._judge(environment, code, "")
             if self.box.stop:
-                return Outcome("cut off", None, "the runner was stopped")
+                return self._stopped()
             if self.box.drain and drained_by is None:
                 drained_by = time.monotonic() + self.config.drain_timeout
                 self.state.change("draining")
@@ -229,7 +238,7 @@ class Runner:
         while environment.id not in self.box.ended and not self.box.engine_away and time.monotonic() < until:
             self.box.wait(until - time.monotonic())
         if self.box.stop:
-            return Outcome("cut off", None, "the runner was stopped")
+            return self._stopped()
         if environment.id in self.box.ended:
             return Outcome(
                 "cut off", None, f"the environment ended during the job: {self.box.ended[environment.id]}"
@@ -239,6 +248,14 @@ class Runner:
         if code is not None:
             return Outcome("cut off", None, "the inner engine stopped answering during the job")
         return Outcome("cut off", None, f"the connection to the job broke: {how}")
+
+    def _stopped(self) -> Outcome:
+        """systemd stops a runner too when the engine that it needs has died."""
+        try:
+            self.engine.expect(1.0)
+        except EngineUnavailable:
+            return Outcome("cut off", None, "the engine on the host stopped answering during the job")
+        return Outcome("cut off", None, "the runner was stopped")
 
     def _well(self, environment: Environment) -> bool:
         try:

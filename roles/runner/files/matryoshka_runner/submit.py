@@ -12,8 +12,9 @@ import shutil
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import IO, Any
 
 from matryoshka_runner.errors import EXIT_FAILED, EXIT_REFUSED, EXIT_TRY_LATER, ProgramError
 from matryoshka_runner.files import read_json, sync_folder

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Callable
 
 from matryoshka_runner import dataroot, inner, process, sweep
 from matryoshka_runner.background import Background
@@ -22,7 +22,7 @@ from matryoshka_runner.environment import (
     create_arguments,
     iptables_backend,
 )
-from matryoshka_runner.errors import EngineError, EnvironmentFailed, ProgramError
+from matryoshka_runner.errors import EngineError, EngineUnavailable, EnvironmentFailed, ProgramError
 from matryoshka_runner.events import EngineReach, EnvironmentEnded, Mailbox
 from matryoshka_runner.firstprocess import FirstProcess
 from matryoshka_runner.paths import Paths
@@ -97,7 +97,7 @@ class Supply:
         if self.background.failed:
             return self.first()
         fresh = self._take_spare()
-        self._end(old)
+        self.end(old)
         try:
             return self._bring_up(fresh)
         finally:
@@ -110,6 +110,12 @@ class Supply:
 
     def take_down(self, environment: Environment | None) -> None:
         """Remove everything of this runner; a persistent root gets a clean end of its daemon."""
+        try:
+            self.engine.expect()
+        except EngineUnavailable:
+            if environment is not None and environment.first is not None:
+                environment.first.kill()
+            raise
         if environment is not None and self.config.persistent:
             self.engine.stop(environment.container, self.config.stop_timeout)
         self.clear()
@@ -140,7 +146,7 @@ class Supply:
             fresh, self._spare = self._spare, None
         return fresh or self._make()
 
-    def _end(self, old: Environment) -> None:
+    def end(self, old: Environment) -> None:
         """Returns when no process of ``old`` lives any more; EngineError if one does."""
         if old.first is not None and old.first.kill():
             return
@@ -207,10 +213,8 @@ class Supply:
             return
         found = self.engine.inspect(environment.container)
         if found is None or not found.running:
-            how, words = (
-                found.end() if found else "it was removed",
-                self.engine.last_words(environment.container),
-            )
+            how = found.end() if found else "it was removed"
+            words = self.engine.last_words(environment.container)
             raise EnvironmentFailed(f"{environment.container} ended before it was ready: {how}; {words}")
 
     def _watch(self, environment: Environment) -> None:
@@ -218,6 +222,7 @@ class Supply:
         while True:
             self.engine.wait(environment.container)
             try:
+                self.engine.expect()
                 found = self.engine.inspect(environment.container)
             except ProgramError:
                 if not away:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from support.recipes import recipe
-
 from ansible_collections.matryoshka.host.plugins.filter.environment_image import FilterModule
 from ansible_collections.matryoshka.host.plugins.module_utils._environment_image import (
     parse_recipe,
     reference,
 )
+from support.recipes import recipe
 
 name = FilterModule().filters()["environment_image_reference"]
 
@@ -34,5 +33,5 @@ def test_refused(value: object, message: str) -> None:
 
 
 def test_prefix() -> None:
-    with pytest.raises(AnsibleFilterError, match="^image.suite: "):
+    with pytest.raises(AnsibleFilterError, match=r"^image\.suite: "):
         name(recipe(suite="X"), prefix="image.")

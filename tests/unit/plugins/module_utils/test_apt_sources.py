@@ -6,9 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.matryoshka.host.plugins.module_utils._apt_sources import (
     Source,
     has_password,
@@ -17,6 +14,8 @@ from ansible_collections.matryoshka.host.plugins.module_utils._apt_sources impor
     read_sources,
     select,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 DEBIAN = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.pgp"

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Result, pipe
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from support.recipes import DIGEST, recipe
-
 from ansible_collections.matryoshka.host.plugins.module_utils import _environment_image as image
 from ansible_collections.matryoshka.host.plugins.module_utils._apt_sources import Source
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
+from hypothesis import given
+from hypothesis import strategies as st
+from support.recipes import DIGEST, recipe
 
 PIN = {"package": "docker.io", "pin": "version 26.1.*", "priority": 1001}
 START, READY = image.START, image.READY

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recipes import DIGEST, recipe
-
 from ansible_collections.matryoshka.host.plugins.module_utils import _environment_image as image
 from ansible_collections.matryoshka.host.plugins.module_utils import _environment_image_build as build
 from ansible_collections.matryoshka.host.plugins.module_utils._apt_sources import Source
 from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Result
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
+from support.recipes import DIGEST, recipe
 
 OLD = "matryoshka/environment-dind:0123456789ab"
 

@@ -100,6 +100,9 @@ def test_what_is_missing_is_said(facts: dict[str, Any], words: list[str]) -> Non
         (None, "20.10.24+dfsg1-1+deb12u1", False),
         (None, "5:27.3.1-1~debian.12~bookworm", True),
         ("20.10.24", "26.1.5", True),
+        (None, "26.*", True),
+        (None, "5:29.*", True),
+        (None, "20.*", False),
         (None, None, True),
     ],
 )
@@ -142,6 +145,11 @@ def test_a_version_that_is_none_is_refused() -> None:
 
 def test_every_requirement_of_every_mode_has_a_check() -> None:
     assert {code for mode in MODES.values() for code in mode.requires} <= set(CHECKS)
+
+
+def test_a_pattern_that_could_be_new_enough_is_taken() -> None:
+    assert judge_modes(HEALTHY, ["dind"], engine_version="20.*")["dind"]["possible"]
+    assert not judge_modes(HEALTHY, ["dind"], engine_version="19.*")["dind"]["possible"]
 
 
 def test_version_tuple() -> None:

@@ -33,6 +33,7 @@ def path(name: str, **change: Any) -> dict[str, Any]:
         "inode": None,
         "stat_device": None,
         "mounted_on": "/var/lib",
+        "mounted_on_type": "directory",
         "filesystem": "ext4",
         "mount_point": "/var/lib",
         "read_only": False,

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host of this scenario, and the sets of runners that tests ask for.
+
+The play that converged the host had no variables: one runner, ``ci``. Tests that need more
+runners get them from the same play with other variables, and it is put back at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from live import Site
+
+SMALL = {
+    "name": "small",
+    "cache": "none",
+    "cpus": 0.5,
+    "memory": "512M",
+    "pids": 300,
+    "bip": "172.23.0.1/16",
+    "drain_timeout": 2,
+}
+"""A runner that keeps nothing and may use little."""
+
+
+@pytest.fixture(scope="session")
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The host, as root; as the play without variables makes it, at the end too."""
+    inventory = request.config.getoption("--ansible-inventory")
+    found: list[Any] = testinfra.get_hosts(
+        [request.config.getoption("--hosts") or "all"],
+        connection="ansible",
+        ansible_inventory=inventory,
+        sudo=True,
+    )
+    assert len(found) == 1, f"{inventory} has {len(found)} hosts; allowed: one"
+    live = Site(found[0], inventory)
+    yield live
+    live.wants({})
+
+
+@pytest.fixture
+def defaults(site: Site) -> Site:
+    """One runner, ``ci``, ready; no variable is set."""
+    site.wants({})
+    site.ready("ci")
+    return site
+
+
+@pytest.fixture
+def two_runners(site: Site) -> Site:
+    """``ci`` as by default, and ``small`` (:data:`SMALL`); both ready."""
+    site.wants({"runner_runners": [{"name": "ci"}, SMALL], "runner_remove_caches": True})
+    site.ready("ci")
+    site.ready("small")
+    return site
