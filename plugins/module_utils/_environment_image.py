@@ -236,9 +236,9 @@ def install_line(recipe: Recipe, base_sha256: str) -> str:
             "command -v apt-get >/dev/null || { echo 'the base image has no apt-get:"
             " runner_image_base has to be a Debian or Ubuntu image' >&2; exit 64; };",
             f'for p in {names}; do {missing} || set -- "$@" "$p"; done;',
-            "[ $# -eq 0 ] || { apt-get update",
-            '&& DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"',
-            "&& rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb; }",
+            "[ $# -eq 0 ] || { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0",
+            'install --yes --no-install-recommends "$@"',
+            "&& rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb; }",
         )
     )
 

@@ -194,12 +194,13 @@ class Supply:
             if self._box.leaving:
                 raise Leaving
             now = time.monotonic()
-            if answers or now >= ask_at:
+            ask = answers or now >= ask_at
+            if ask:
                 result = self.engine.execute(environment.container, check, timeout=self.config.ready_timeout)
                 if result.ok:
                     return
                 ask_at, detail = time.monotonic() + ASK, result.detail
-            self._refuse_ended(environment, look=now >= ask_at)
+            self._refuse_ended(environment, look=ask or not environment.pid)
             if now >= deadline:
                 raise EnvironmentFailed(
                     f"{environment.container} wasn't ready within {self.config.ready_timeout:g} s: {detail}; "

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The loop of a runner against a double of the engine, with a real queue and real locks."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matryoshka_runner import agents, runner
+from matryoshka_runner.config import read
+from matryoshka_runner.files import read_json
+from matryoshka_runner.events import Drain, EngineReach, Mailbox, Stop
+from matryoshka_runner.locks import Gate, Gates
+from matryoshka_runner.paths import Paths
+from matryoshka_runner.process import run
+from matryoshka_runner.runner import Runner
+from matryoshka_runner.state import State
+from matryoshka_runner.supply import Supply
+from support.engine_double import EngineDouble, eventually
+
+Write = Callable[[dict[str, Any]], Path]
+LONG = "exec sleep 60"
+
+
+class Site:
+    """A runner that serves in a thread of the test."""
+
+    def __init__(self, paths: Paths, engine: EngineDouble) -> None:
+        self.paths = paths
+        self.engine = engine
+        self.box = Mailbox()
+        self.said: list[str] = []
+        self.config = read(paths, "ci")
+        agent = agents.make(self.config, paths)
+        self.config.directory.mkdir(parents=True, exist_ok=True)
+        supply = Supply(self.config, paths, engine, self.box, self.said.append, run, engine.answers)
+        gates = Gates(paths.gates, "ci")
+        state = State(paths.state("ci"), "ci", self.config.sha256)
+        serve = Runner(self.config, agent, engine, supply, state, gates, self.box, self.said.append).serve
+        self.thread = threading.Thread(target=serve, daemon=True)
+
+    def start(self) -> Site:
+        self.thread.start()
+        return self
+
+    def state(self) -> dict[str, Any]:
+        found = eventually(lambda: read_json(self.paths.state("ci")))
+        assert isinstance(found, dict)
+        return found
+
+    def until(self, name: str) -> dict[str, Any]:
+        eventually(lambda: self.state()["state"] == name)
+        return self.state()
+
+    def until_idle(self) -> dict[str, Any]:
+        """Ready, with the spare made and what the last job left removed."""
+        eventually(lambda: self.state()["state"] == "ready" and self.state()["next"])
+        eventually(lambda: len(self.engine.made) == 2)
+        return self.state()
+
+    def job(self, name: str = "job") -> None:
+        hidden = self.paths.queue / f".{name}"
+        hidden.write_text("true\n", encoding="utf-8")
+        hidden.chmod(0o640)
+        hidden.rename(self.paths.queue / "new" / name)
+
+    def result(self, name: str = "job") -> dict[str, Any]:
+        path = self.paths.queue / "done" / name / "result.json"
+        eventually(path.exists)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(found, dict)
+        return found
+
+    def left(self) -> None:
+        """The runner has left and nothing is left of it."""
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        assert self.engine.made == {}
+        assert not list(self.config.directory.glob("data-*"))
+        assert not self.paths.handed_in("ci").exists()
+        state = self.state()
+        assert (state["state"], state["environment"], state["job"]) == ("stopped", None, None)
+
+
+@pytest.fixture
+def site(
+    paths: Paths, content: dict[str, Any], write: Write, engine: EngineDouble, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Site]]:
+    """Makes a site; keywords change its configuration."""
+    monkeypatch.setattr(runner, "DELAYS", (0.05, 0.1))
+    monkeypatch.setattr(runner, "REASON", 0.5)
+    made: list[Site] = []
+
+    def make(**changes: Any) -> Site:
+        write({**content, **changes})
+        made.append(Site(paths, engine))
+        return made[-1]
+
+    yield make
+    for each in made:
+        engine.away = False
+        each.box.put(Stop())
+        if each.thread.ident is not None:
+            each.thread.join(10)
+    for process in engine.processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("cache", ["persistent", "none"])
+def test_each_job_gets_an_environment_of_its_own(site: Callable[..., Site], cache: str) -> None:
+    here = site(cache=cache).start()
+    first = here.until("ready")["environment"]
+    here.until_idle()
+    here.job("one")
+    one = here.result("one")
+    eventually(lambda: here.state()["state"] == "ready" and here.state()["environment"] != first)
+    second = here.until_idle()["environment"]
+    here.job("two")
+    two = here.result("two")
+    assert (one["status"], one["exit_code"], one["environment"]) == ("succeeded", 0, first["id"])
+    assert two["environment"] == second["id"] != first["id"]
+    state = here.until_idle()
+    assert first["container"] not in here.engine.made
+    assert state["jobs_done"] == 2
+    assert state["last_job"]["id"] == "two"
+    assert state["timings"]["turnaround_seconds"] >= 0
+    assert (first["data_root"] == second["data_root"]) is (cache == "persistent")
+    assert Path(first["data_root"]).exists() is (cache == "persistent")
+
+
+def test_the_jobs_output_and_exit_code_come_out(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append('echo said; echo "$1 7" >&2')
+    here.start()
+    here.until("ready")
+    here.job()
+    assert (here.result()["status"], here.result()["exit_code"]) == ("failed", 7)
+    log = here.paths.queue / "done" / "job" / "log"
+    assert log.read_text(encoding="utf-8") == "said\n"
+
+
+def test_a_job_whose_environment_dies_is_cut_off_and_not_run_again(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append(LONG)
+    here.start()
+    here.until_idle()
+    here.job()
+    environment = here.until("running")["environment"]
+    here.engine.finish(environment["container"])
+    result = here.result()
+    assert (result["status"], result["exit_code"]) == ("cut off", None)
+    assert result["reason"] == "the environment ended during the job: exit code 137"
+    assert here.until_idle()["environment"]["id"] != environment["id"]
+    assert sum(line.startswith("job in") for line in here.engine.log) == 1
+
+
+def test_a_failure_next_to_a_dead_inner_engine_is_a_cut_off(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append('sleep 0.3; echo "$1 125" >&2')
+    here.start()
+    here.until("ready")
+    here.job()
+    here.until("running")
+    here.engine.inner_dead = True
+    assert here.result()["reason"] == "the inner engine stopped answering during the job"
+    here.engine.inner_dead = False
+    here.until("ready")
+
+
+def test_a_success_stands_whatever_the_inner_engine_does(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append('sleep 0.3; echo "$1 0" >&2')
+    here.start()
+    here.until("ready")
+    here.job()
+    here.until("running")
+    here.engine.inner_dead = True
+    assert here.result()["status"] == "succeeded"
+    here.engine.inner_dead = False
+
+
+def test_a_broken_way_to_the_job_is_a_cut_off(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append("echo unexpected EOF >&2")
+    here.start()
+    here.until("ready")
+    here.job()
+    assert here.result()["reason"] == "the connection to the job broke: unexpected EOF"
+
+
+def test_stop_in_the_middle_of_a_job_reports_it_and_leaves_nothing(site: Callable[..., Site]) -> None:
+    here = site(cache="none")
+    here.engine.jobs.append(LONG)
+    here.start()
+    here.until_idle()
+    here.job()
+    here.until("running")
+    here.box.put(Stop())
+    here.left()
+    assert (here.result()["status"], here.result()["reason"]) == ("cut off", "the runner was stopped")
+
+
+def test_drain_while_idle_leaves_at_once(site: Callable[..., Site]) -> None:
+    here = site().start()
+    here.until("ready")
+    here.box.put(Drain())
+    here.left()
+
+
+def test_drain_lets_the_job_end(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append('sleep 0.6; echo "$1 0" >&2')
+    here.start()
+    here.until("ready")
+    here.job()
+    here.until("running")
+    here.box.put(Drain())
+    assert here.until("draining")["job"]["id"] == "job"
+    here.job("later")
+    here.left()
+    assert here.result()["status"] == "succeeded"
+    assert (here.paths.queue / "new" / "later").exists()
+
+
+def test_drain_ends_a_job_that_takes_too_long(site: Callable[..., Site]) -> None:
+    here = site(drain_timeout=0.3)
+    here.engine.jobs.append(LONG)
+    here.start()
+    here.until("ready")
+    here.job()
+    here.until("running")
+    here.box.put(Drain())
+    here.left()
+    assert here.result()["reason"] == "drain timeout: the job still ran after 0.3 s of draining"
+
+
+def test_an_engine_that_is_away_is_waited_for(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.away = True
+    here.start()
+    assert here.until("failed")["error"] == "the engine is away"
+    here.engine.away = False
+    assert here.until("ready")["error"] is None
+
+
+def test_an_environment_that_survives_its_engine_waits_for_it(site: Callable[..., Site]) -> None:
+    here = site().start()
+    before = here.until_idle()["environment"]
+    here.box.put(EngineReach(True))
+    assert "no job is taken" in here.until("failed")["error"]
+    here.job()
+    here.box.put(EngineReach(False))
+    assert here.result()["environment"] == before["id"]
+
+
+def test_an_idle_environment_that_dies_is_replaced(site: Callable[..., Site]) -> None:
+    here = site().start()
+    before = here.until_idle()["environment"]
+    here.engine.finish(before["container"])
+    eventually(lambda: (here.state()["environment"] or before)["id"] != before["id"])
+    assert here.until_idle()["state"] == "ready"
+    assert any("ended while idle: exit code 137" in line for line in here.said)
+
+
+def test_an_idle_inner_engine_that_hangs_is_replaced(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "HEALTH", 0.1)
+    here = site().start()
+    before = here.until_idle()["environment"]
+    here.engine.inner_dead = True
+    eventually(lambda: any("doesn't answer any more" in line for line in here.said))
+    here.engine.inner_dead = False
+    eventually(lambda: (here.state()["environment"] or before)["id"] != before["id"])
+
+
+def test_what_another_start_left_is_removed_first(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.made["matryoshka-ci-deadbeef"] = type(here.engine).half_made()
+    root = here.config.directory / "data-deadbeef"
+    (root / "overlay2").mkdir(parents=True)
+    claimed = here.paths.queue / "claimed" / "ci" / "old"
+    claimed.mkdir(parents=True)
+    (claimed / "script").write_text("true\n", encoding="utf-8")
+    for folder in ("new", "done", "refused"):
+        (here.paths.queue / folder).mkdir()
+    here.start()
+    here.until("ready")
+    assert here.engine.log[0] == "remove matryoshka-ci-deadbeef"
+    assert not root.exists()
+    assert here.result("old")["status"] == "cut off"
+
+
+def test_a_data_root_that_a_daemon_holds_is_never_started_on(site: Callable[..., Site]) -> None:
+    here = site()
+    database = here.config.data / "network" / "files" / "local-kv.db"
+    database.parent.mkdir(parents=True)
+    with open(database, "w", encoding="ascii") as daemon:
+        fcntl.flock(daemon, fcntl.LOCK_EX)
+        here.start()
+        assert f"a live daemon holds {database}" in here.until("failed")["error"]
+        assert not any(line.startswith("start") for line in here.engine.log)
+        assert database.exists()
+    here.until("ready")
+    assert not database.exists()
+
+
+def test_no_job_begins_while_something_is_pruned(site: Callable[..., Site]) -> None:
+    here = site().start()
+    here.until_idle()
+    with Gate(here.paths.gates, "engine").alone(1):
+        here.job()
+        here.box.put(EngineReach(False))
+        threading.Event().wait(0.4)
+        assert (here.paths.queue / "new" / "job").exists()
+    assert here.result()["status"] == "succeeded"
+
+
+def test_an_environment_that_ends_at_once_is_told_with_its_last_words(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    start = here.engine.start
+
+    def fails(name: str) -> None:
+        start(name)
+        here.engine.finish(name, 70)
+
+    monkeypatch.setattr(here.engine, "start", fails)
+    here.engine.inner_dead = True
+    here.start()
+    error = here.until("failed")["error"]
+    assert "ended before it was ready: exit code 70; its last words" in error
+    here.engine.inner_dead = False
+    monkeypatch.setattr(here.engine, "start", start)
+    here.until("ready")
+
+
+def test_a_refused_job_is_told_and_the_environment_stays(site: Callable[..., Site]) -> None:
+    here = site().start()
+    before = here.until_idle()["environment"]
+    (here.paths.queue / "new" / "folder").mkdir()
+    path = here.paths.queue / "refused" / "folder" / "result.json"
+    eventually(path.exists)
+    assert "a directory" in json.loads(path.read_text(encoding="utf-8"))["reason"]
+    assert here.state()["environment"] == before
+
+
+def test_a_command_that_fails_fast_is_held_back(site: Callable[..., Site]) -> None:
+    here = site(agent={"name": "command", "command": ["make", "check"]})
+    here.engine.jobs += ['echo "$1 2" >&2'] * 50
+    here.start()
+    eventually(lambda: here.state()["jobs_done"] >= 1)
+    here.until("ready")
+    threading.Event().wait(0.5)
+    state = here.state()
+    assert state["jobs_done"] == 1
+    assert (state["last_job"]["status"], state["last_job"]["exit_code"]) == ("failed", 2)
