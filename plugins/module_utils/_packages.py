@@ -29,8 +29,10 @@ def holds_to_change(
     return [name for name in names if bool(present.get(name, {}).get("hold", False)) != hold]
 
 
-def merge_ask(ask: Mapping[str, Sequence[str]], more: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Two lists of questions to a host as one, each question once and in a fixed order."""
+def merge_ask(ask: Mapping[str, Sequence[str]], *more: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Several lists of questions to a host as one, each question once and in a fixed order."""
+    every = (ask, *more)
     return {
-        key: sorted({*ask.get(key, ()), *more.get(key, ())}) for key in sorted({*ask, *more})
+        key: sorted({question for one in every for question in one.get(key, ())})
+        for key in sorted({key for one in every for key in one})
     }

@@ -80,6 +80,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+asked:
+  description: The groups, packages and paths that were asked for, sorted, so that a play needn't ask twice.
+  returned: always
+  type: dict
 os:
   description: C(id), C(version_id), C(major) (a number), C(codename), C(pretty), from os-release.
   returned: always
@@ -227,7 +231,8 @@ def main() -> None:
             )
     except HostError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **facts)
+    questions = {key: sorted(asked[key] or []) for key in ("groups", "packages", "paths")}
+    module.exit_json(changed=False, asked=questions, **facts)
 
 
 if __name__ == "__main__":
