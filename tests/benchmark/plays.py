@@ -117,6 +117,8 @@ def play(
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(host.control),
             "MATRYOSHKA_COST": str(cost),
         }
+        # Compiled Python is kept, as everywhere; without it most of the time would go to compiling Ansible.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if fresh:
             environment["ANSIBLE_SSH_ARGS"] = "-o ControlMaster=auto -o ControlPersist=5s"
             environment["ANSIBLE_SSH_CONTROL_PATH_DIR"] = tempfile.mkdtemp(dir=host.control)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ANSI = re.compile(r"\x1b(\[[0-9;]*m|\]8;;[^\x1b]*\x1b\\)")
-STEP = re.compile(r"^(\S+) ➜ (\S+?): (?:Executed|Missing|Disabled|Skipped)\b(?:: (\w+))?")
-FAILED_STEP = re.compile(r"^CRITICAL|^ERROR\s+(\S+) ➜ (\S+?):")
+STEP = re.compile(r"^(\S+) ➜ (\S+?): Executed: (\w+)")
+BEGUN = re.compile(r"^INFO\s+(\S+) ➜ (\S+?): Executing$")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ def molecule_steps(output: str) -> dict[str, bool]:
         if (found := STEP.match(line.strip())) is not None:
             step = found.group(2)
             number = sum(1 for name in steps if name.split("#")[0] == step)
-            ok = found.group(3) in (None, "Successful")
-            steps[f"{step}#{number + 1}" if number else step] = ok
+            if found.group(3) in ("Successful", "Failed"):
+                steps[f"{step}#{number + 1}" if number else step] = found.group(3) == "Successful"
     return steps
+
+
+def step_seconds(lines: Iterable[tuple[float, str]], end: float) -> list[tuple[str, float]]:
+    """How long each step of a scenario took.
+
+    :param lines: Molecule's output, each line with its time in seconds.
+    :param end: when it ended.
+    """
+    begun = [
+        (found.group(2), at)
+        for at, line in lines
+        if (found := BEGUN.match(ANSI.sub("", line).strip())) is not None
+    ]
+    ends = [*(at for _, at in begun[1:]), end]
+    return [(step, until - at) for (step, at), until in zip(begun, ends, strict=True)]

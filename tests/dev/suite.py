@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from counts import Counts, from_junit_file, molecule_steps, one, total
+from counts import Counts, from_junit_file, molecule_steps, one, step_seconds, total
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".dev"
@@ -42,6 +42,7 @@ class Check:
     cwd: Path = ROOT
     environment: dict[str, str] = field(default_factory=dict)
     count: Callable[[bool, str], Counts] = lambda ok, _output: one(ok)
+    steps: bool = False
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Suite:
         self.say(f"{name} ...")
         begin = time.monotonic()
         lines: list[str] = []
+        times: list[float] = []
         with log.open("w", encoding="utf-8") as written:
             try:
                 process = subprocess.Popen(
@@ -93,6 +95,7 @@ class Suite:
                 assert process.stdout is not None
                 for line in process.stdout:
                     lines.append(line)
+                    times.append(time.monotonic())
                     written.write(line)
                     written.flush()
                     if self.live:
@@ -103,6 +106,9 @@ class Suite:
             counts += Counts(failed=1)
         seconds = time.monotonic() - begin
         outcome = Outcome(check, counts, seconds, log, ok and not counts.failed)
+        if check.steps:
+            taken = step_seconds(zip(times, lines, strict=False), time.monotonic())
+            self.say(f"{name}: " + ", ".join(f"{step} {took:.0f} s" for step, took in taken))
         self.report(name, outcome, lines)
         self.outcomes.append(outcome)
         return outcome
@@ -253,7 +259,7 @@ def scenario(name: str) -> Check:
 
     environment = {"PYTEST_ADDOPTS": f"--junitxml={junit}"}
     argv = ["molecule", "test", "--report", "--no-command-borders", "--scenario-name", name]
-    return Check(name, argv, environment=environment, count=count)
+    return Check(name, argv, environment=environment, count=count, steps=True)
 
 
 def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def rows(nodes: Sequence[Mapping[str, Any]], prefix: str = "", top: bool = True)
         branch = "" if top else "└─ " if last else "├─ "
         cells = (node.get(cell) for cell in CELLS)
         name = f"{prefix}{branch}{node['level']} {node['name']}"
-        yield (name, *("–" if cell is None else str(cell) for cell in cells))  # noqa: RUF001
+        yield (name, *("-" if cell is None else str(cell) for cell in cells))
         below = "" if top else "   " if last else "│  "
         yield from rows(node.get("children") or [], prefix + below, top=False)
 

@@ -245,7 +245,7 @@ def test_what_people_do_to_a_template_is_undone(host: ContainerHost, damage: str
         ({"name": "um-x.service", "content": "[Service]\nType=exec\n"}, "no ExecStart="),
         (
             {"name": "um-x.service", "content": "[Service]\nExecStart=/bin/true\nLimitNOFILE=zork\n"},
-            "LimitNOFILE=zork",
+            "um-x.service:4",
         ),
         ({"name": "um-x.timer", "content": "[Timer]\nOnCalendar=someday\n"}, "someday"),
         (

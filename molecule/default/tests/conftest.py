@@ -21,7 +21,7 @@ from live import Site
 SMALL = {
     "name": "small",
     "cache": "none",
-    "cpus": 0.5,
+    "cpus": 1,
     "memory": "512M",
     "pids": 300,
     "bip": "172.23.0.1/16",

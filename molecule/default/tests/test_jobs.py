@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections import Counter
 
 import pytest
-from live import HOLD, QUEUE, Site, wait_for
+from live import HOLD, QUEUE, Job, Site, wait_for
 
 BUILD = """\
 mkdir -p /tmp/context && cd /tmp/context && cp /bin/busybox .
@@ -63,8 +64,8 @@ def test_the_next_job_finds_nothing_but_the_cache(two_runners: Site, runner: str
 def test_the_exit_code_of_a_job_is_that_of_the_command(two_runners: Site, code: int) -> None:
     site = two_runners
     site.write("/root/exit.sh", f"echo out; echo err >&2; exit {code}\n")
-    done = site.host.run("matryoshka job /root/exit.sh --runner ci")
-    assert (done.rc, done.stdout.split()) == (code, ["out", "err"]), done
+    # ssh itself ends with 255 when it fails, so the code comes as text.
+    assert site.lines("matryoshka job /root/exit.sh --runner ci; echo $?") == ["out", "err", str(code)]
 
 
 def test_the_log_is_streamed_while_the_job_runs(two_runners: Site) -> None:
@@ -104,9 +105,7 @@ def _shown(site: Site) -> str:
 )
 def test_what_is_no_job_is_refused_with_a_reason(two_runners: Site, make: str, reason: str) -> None:
     site = two_runners
-    job = site.submit("true")
-    job.succeeds()
-    job.id = f"bad-{job.id}"
+    job = Job(site, f"bad-{time.monotonic_ns()}")
     hidden = f"{QUEUE}/new/.{job.id}"
     site.sh(make.format(path=hidden) + f"; mv -T {hidden} {QUEUE}/new/{job.id}")
     ended = job.wait()
@@ -144,22 +143,20 @@ def limits_in_force(site: Site, runner: str) -> dict[str, float]:
     groups = dict(line.split(":", 2)[1:] for line in site.lines(f"cat /proc/{pid}/cgroup"))
     if site.host.file("/sys/fs/cgroup/cgroup.controllers").exists:
         group = "/sys/fs/cgroup" + groups[""].removesuffix("/init")
-        quota, period = site.sh(f"cat {group}/cpu.max").split()
-        paths = {"memory": f"{group}/memory.max", "pids": f"{group}/pids.max"}
+        files = [f"{group}/{name}" for name in ("memory.max", "pids.max", "cpu.max")]
     else:
-        folder = next(name for name in groups if "cpu" in name.split(","))
-        group = f"/sys/fs/cgroup/{folder}{groups[folder]}"
-        quota, period = site.sh(f"cat {group}/cpu.cfs_quota_us {group}/cpu.cfs_period_us").split()
-        paths = {
-            "memory": f"/sys/fs/cgroup/memory{groups['memory']}/memory.limit_in_bytes",
-            "pids": f"/sys/fs/cgroup/pids{groups['pids']}/pids.max",
-        }
-    found = {name: float(site.sh(f"cat {path}").strip().replace("max", "inf")) for name, path in paths.items()}
-    return {**found, "cpus": int(quota) / int(period) if quota.isdigit() else float("inf")}
+        memory, pids, cpu = (
+            next(f"/sys/fs/cgroup/{names}{group}" for names, group in groups.items() if wanted in names.split(","))
+            for wanted in ("memory", "pids", "cpu")
+        )
+        files = [f"{memory}/memory.limit_in_bytes", f"{pids}/pids.max"]
+        files += [f"{cpu}/cpu.cfs_quota_us", f"{cpu}/cpu.cfs_period_us"]
+    memory, pids, quota, period = (float(word) for word in site.sh(f"cat {' '.join(files)}").replace("max", "inf").split())
+    return {"memory": memory, "pids": pids, "cpus": quota / period if quota > 0 else float("inf")}
 
 
 def test_limits_are_in_force_in_the_kernel(two_runners: Site) -> None:
-    assert limits_in_force(two_runners, "small") == {"memory": 512 << 20, "pids": 300, "cpus": 0.5}
+    assert limits_in_force(two_runners, "small") == {"memory": 512 << 20, "pids": 300, "cpus": 1.0}
     by_default = limits_in_force(two_runners, "ci")
     assert (by_default["pids"], by_default["cpus"]) == (8192, float("inf"))
     assert by_default["memory"] > 1 << 50
@@ -183,11 +180,10 @@ def test_a_memory_hog_is_stopped(two_runners: Site) -> None:
     site.submit("true", "small").succeeds()
 
 
-def test_a_busy_loop_gets_its_share_only(two_runners: Site) -> None:
-    """Two seconds of an endless loop on half a processor may take about one second of time."""
-    site = two_runners
-    loop = "timeout 2 sh -c 'while :; do :; done' & timeout 2 sh -c 'while :; do :; done'; wait; times"
-    ended = site.submit(loop, "small", "busy").succeeds()
-    user = ended.log.splitlines()[-1].split()[0]
-    minutes, seconds = user.rstrip("s").split("m")
-    assert int(minutes) * 60 + float(seconds) < 1.6, f"half a processor for 2 s gave {user}\n{ended.log}"
+def test_busy_loops_get_their_share_only(two_runners: Site) -> None:
+    """Four endless loops for two seconds on one processor may take about two seconds of time."""
+    loop = "timeout 2 sh -c 'while :; do :; done' & "
+    ended = two_runners.submit(loop * 4 + "wait; times", "small", "busy").succeeds()
+    user, system = ended.log.splitlines()[-1].split()
+    used = sum(60 * int(minutes) + float(seconds) for minutes, seconds in (text.rstrip("s").split("m") for text in (user, system)))
+    assert used < 3, f"one processor for 2 s gave {used:g} s\n{ended.log}"

@@ -23,7 +23,7 @@ from matryoshka_runner.files import read_json
 from matryoshka_runner.locks import FileLock, Gates
 from matryoshka_runner.notify import notify
 from matryoshka_runner.paths import Paths
-from matryoshka_runner.prune import prune_engine, prune_runner
+from matryoshka_runner.prune import parse_policy, prune_engine, prune_runner
 from matryoshka_runner.report import show
 from matryoshka_runner.runner import Runner
 from matryoshka_runner.state import State, mark_stopped
@@ -192,6 +192,10 @@ def parser() -> argparse.ArgumentParser:
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("--engine", action="store_true", help="on the host's engine")
     which.add_argument("name", nargs="?", metavar="NAME", help="inside this runner's environment")
+    one.add_argument("--until", default="168h", metavar="AGE", help="only what is older (168h)")
+    one.add_argument("--keep-label", action="append", default=[], metavar="LABEL", help="never what has it")
+    one.add_argument("--build-cache", action="store_true", help="the build cache too")
+    one.add_argument("--wait", type=float, default=3600.0, metavar="SECONDS", help="for running jobs to end")
     one = add(
         "exclusive", "Run a command while no runner runs a job and none begins one; ends with its exit code."
     )
@@ -225,10 +229,12 @@ def main(arguments: Sequence[str], paths: Paths | None = None) -> int:
             print(show(paths, given.name, given.json))
         elif given.command == "forget":
             admin.forget(paths, given.names, given.wait, given.cache, say)
-        elif given.command == "prune" and given.engine:
-            prune_engine(paths, Engine(), say)
         elif given.command == "prune":
-            prune_runner(paths, check_name(given.name), Engine(), say)
+            policy = parse_policy(given.until, given.keep_label, given.build_cache, given.wait)
+            if given.engine:
+                prune_engine(paths, policy, Engine(), say)
+            else:
+                prune_runner(paths, check_name(given.name), policy, Engine(), say)
         else:
             return table[given.command]()
     except ProgramError as error:

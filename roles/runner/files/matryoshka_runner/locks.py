@@ -105,7 +105,7 @@ class Gate:
                 while not turn.take(fcntl.LOCK_EX):
                     if time.monotonic() >= deadline:
                         late = f"jobs or another prune still ran after {wait:g} s"
-                        raise TurnError(f"{self.name}: {late}; nothing was pruned")
+                        raise TurnError(f"{self.name}: {late}; nothing was done")
                     sleep(POLL)
             yield
         finally:

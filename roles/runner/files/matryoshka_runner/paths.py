@@ -31,10 +31,6 @@ class Paths:
         return self.run / "locks"
 
     @property
-    def prune_config(self) -> Path:
-        return self.etc / "prune.json"
-
-    @property
     def queue(self) -> Path:
         """The default directory queue."""
         return self.lib / "queue"

@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matryoshka_runner import SCHEMA
 from matryoshka_runner.engine import Engine
-from matryoshka_runner.errors import ProgramError, TurnError
-from matryoshka_runner.fields import Fields, load
+from matryoshka_runner.errors import ConfigError, ProgramError, TurnError
 from matryoshka_runner.files import read_json
 from matryoshka_runner.locks import Gate
 from matryoshka_runner.paths import Paths
@@ -37,37 +35,16 @@ class Policy:
     """
 
     until: str = "168h"
-    keep_labels: tuple[str, ...] = ("keep",)
+    keep_labels: tuple[str, ...] = ()
     build_cache: bool = True
     wait_seconds: float = 3600.0
 
 
-def parse_policy(fields: Fields) -> Policy:
-    """One policy of ``prune.json``."""
-    until = fields.text("until", "a duration such as 168h or 1h30m", default="168h")
+def parse_policy(until: str, keep_labels: Sequence[str], build_cache: bool, wait: float) -> Policy:
+    """A policy as it was given on the command line; ConfigError if there is no such age."""
     if not UNTIL.fullmatch(until):
-        raise fields.refuse("until", until, "a duration such as 168h or 1h30m")
-    policy = Policy(
-        until=until,
-        keep_labels=tuple(fields.texts("keep_labels", default=["keep"])),
-        build_cache=fields.boolean("build_cache", default=True),
-        wait_seconds=fields.number("wait_seconds", 0, 604800, "seconds", default=3600),
-    )
-    fields.finish()
-    return policy
-
-
-def read_policy(paths: Paths, section: str) -> Policy:
-    """The policy for ``engine`` or ``runners``; the defaults if there is no ``prune.json``."""
-    if not paths.prune_config.exists():
-        return Policy()
-    fields, _digest = load(paths.prune_config)
-    schema = fields.raw("schema", str(SCHEMA))
-    if schema != SCHEMA:
-        raise fields.refuse("schema", schema, str(SCHEMA))
-    policies = {name: parse_policy(fields.mapping(name, default={})) for name in ("engine", "runners")}
-    fields.finish()
-    return policies[section]
+        raise ConfigError("prune", "--until", until, "a duration such as 168h or 1h30m")
+    return Policy(until, tuple(keep_labels), build_cache, wait)
 
 
 def commands(policy: Policy, own_labels: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -101,9 +78,8 @@ def carry_out(
         say(f"{where}: {what}: {freed(result.out)} freed")
 
 
-def prune_engine(paths: Paths, engine: Engine, say: Callable[[str], None]) -> None:
+def prune_engine(paths: Paths, policy: Policy, engine: Engine, say: Callable[[str], None]) -> None:
     """Prune the host's engine while no runner runs a job."""
-    policy = read_policy(paths, "engine")
     with Gate(paths.gates, "engine").alone(policy.wait_seconds):
 
         def docker(words: Sequence[str]) -> Result:
@@ -112,9 +88,10 @@ def prune_engine(paths: Paths, engine: Engine, say: Callable[[str], None]) -> No
         carry_out(policy, docker, "engine", say, OWN_LABELS)
 
 
-def prune_runner(paths: Paths, name: str, engine: Engine, say: Callable[[str], None]) -> None:
+def prune_runner(
+    paths: Paths, name: str, policy: Policy, engine: Engine, say: Callable[[str], None]
+) -> None:
     """Prune inside the environment of runner ``name`` while it runs no job."""
-    policy = read_policy(paths, "runners")
     deadline = time.monotonic() + policy.wait_seconds
     with Gate(paths.gates, f"runner-{name}").alone(policy.wait_seconds):
         container = idle_environment(paths.state(name), deadline)

@@ -35,3 +35,11 @@ def test_refused(value: object, message: str) -> None:
 def test_prefix() -> None:
     with pytest.raises(AnsibleFilterError, match=r"^image\.suite: "):
         name(recipe(suite="X"), prefix="image.")
+
+
+def test_suites() -> None:
+    assert name(recipe(), suites=["bookworm", "trixie"]) == name(recipe())
+    with pytest.raises(
+        AnsibleFilterError, match=r"runner_image_suite: 'sid' is refused; allowed: bookworm, trixie"
+    ):
+        name(recipe(suite="sid"), suites={"bookworm": {}, "trixie": {}})

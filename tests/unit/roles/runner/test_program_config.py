@@ -97,7 +97,9 @@ def test_a_missing_key_is_named(paths: Paths, content: dict[str, Any], write: Wr
         read(paths, "ci")
 
 
-def test_an_unknown_runner_is_refused_with_those_there_are(paths: Paths, content: dict[str, Any], write: Write) -> None:
+def test_an_unknown_runner_is_refused_with_those_there_are(
+    paths: Paths, content: dict[str, Any], write: Write
+) -> None:
     write(content)
     with pytest.raises(ConfigError, match="one of the host's runners: ci"):
         read(paths, "cu")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from matryoshka_runner import agents, runner
 from matryoshka_runner.config import read
-from matryoshka_runner.files import read_json
 from matryoshka_runner.events import Drain, EngineReach, Mailbox, Stop
+from matryoshka_runner.files import read_json
 from matryoshka_runner.locks import Gate, Gates
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.process import run
