@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.matryoshka.host.plugins.module_utils import _runner_files
+from ansible_collections.matryoshka.host.plugins.module_utils import _packages, _runner_files
 from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._networks import daemon_ranges
@@ -94,6 +94,9 @@ class FilterModule:
             "plan_runners": plan_runners_filter,
             "preflight_verdict": preflight_verdict_filter,
             "prune_options": prune_options_filter,
+            "packages_to_install": _packages.packages_to_install,
+            "holds_to_change": _packages.holds_to_change,
+            "merge_ask": _packages.merge_ask,
             "installed_files": _runner_files.installed_files,
             "runner_files": _runner_files.runner_files,
             "runner_directories": _runner_files.runner_directories,

@@ -152,6 +152,9 @@ def lint(_suite: Suite, _args: Sequence[str]) -> list[Check]:
     build.mkdir(parents=True)
     shell = files("dev", ".ci/run", "tests/dev/*.sh", "molecule/shared/images/*.sh", "examples/jobs/*.sh")
     shell += files("roles/*/files/*.sh", "roles/*/files/bin/*")
+    # The importer calls ansible-lint, too, and only warns; ours is stricter.
+    importer = build / "galaxy-importer.cfg"
+    importer.write_text("[galaxy-importer]\nrun_ansible_lint = False\n", encoding="utf-8")
     tarball = f"ansible-galaxy collection build --force --output-path {build} && cd {build}"
     return [
         Check("ruff", ["ruff", "check", "."]),
@@ -161,7 +164,12 @@ def lint(_suite: Suite, _args: Sequence[str]) -> list[Check]:
         Check("shellcheck", ["shellcheck", "--external-sources", *shell]),
         Check("changelog", ["antsibull-changelog", "lint"]),
         Check("ansible-lint", ["ansible-lint", "--nocolor", "--strict"]),
-        Check("galaxy-importer", ["sh", "-ec", f"{tarball} && python -m galaxy_importer.main *.tar.gz"]),
+        Check(
+            "galaxy-importer",
+            ["sh", "-ec", f"{tarball} && python -m galaxy_importer.main *.tar.gz"],
+            environment={"GALAXY_IMPORTER_CONFIG": str(importer)},
+            count=lambda ok, output: one(ok and "\nERROR" not in output),
+        ),
     ]
 
 

@@ -119,14 +119,14 @@ class Site:
 
     def sh(self, script: str, *, check: bool = True) -> str:
         """Standard output of a shell script on the host; it has to end with 0 unless told otherwise."""
-        done = self.host.run("/bin/sh -c %s", script)
+        done = self.host.run("timeout 180 /bin/sh -c %s", script)
         if check and done.rc != 0:
             raise AssertionError(f"{script}\nended with {done.rc}:\n{done.stdout}{done.stderr}")
         return str(done.stdout)
 
     def fails(self, script: str, code: int | None = None) -> str:
         """All output of a shell script that has to fail, with exit code ``code`` if given."""
-        done = self.host.run("/bin/sh -c %s", f"{{ {script}; }} 2>&1")
+        done = self.host.run("timeout 180 /bin/sh -c %s", f"{{ {script}; }} 2>&1")
         assert done.rc != 0 and code in (None, done.rc), f"{script}\nended with {done.rc}:\n{done.stdout}"
         return str(done.stdout)
 

@@ -6,7 +6,7 @@ state=/run/matryoshka/runners/ci.json
 folder=/var/lib/matryoshka/runners/ci
 queue=/var/lib/matryoshka/queue
 library=/usr/local/lib/matryoshka/matryoshka_runner
-kept=/root/verify-breakages
+kept=/run/verify-breakages
 
 field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["environment"][sys.argv[2]])' "$state" "$1"; }
 container() { field container; }
@@ -18,8 +18,10 @@ thaw() { systemctl kill --kill-whom=main --signal=CONT "$unit"; }
 inside() { nsenter --target "$(pid)" --net -- "$@"; }
 # The process of the inner dockerd.
 inner() { pgrep --exact dockerd --ns "$(pid)" --nslist pid; }
-keep() { mkdir -p "$kept"; cp --archive "$1" "$kept/$(basename "$1")"; }
-back() { cp --archive "$kept/$(basename "$1")" "$1"; }
+# systemd refuses the fourth start of docker.service within a minute.
+restart_engine() { systemctl reset-failed docker.service docker.socket; systemctl restart docker.service; }
+keep() { mkdir -p "$kept"; cp --archive --no-clobber "$1" "$kept/$(basename "$1")"; }
+back() { mv "$kept/$(basename "$1")" "$1"; }
 daemon_json() { keep /etc/docker/daemon.json && python3 - "$1" <<'PYTHON'
 import json, sys
 path = "/etc/docker/daemon.json"

@@ -4,8 +4,8 @@
 Argument: JSON with ``runner`` (environments are made like its), ``repetitions``, ``repetitions_vfs``,
 ``directory`` (for the build's files and a data root).
 Output: JSON with lists of seconds ``host``, ``nested`` (data root on a volume), ``vfs`` (no data root of
-its own, so that the inner engine falls back to vfs); ``drivers`` by the same names; ``files``, ``steps``
-and ``base_megabytes`` of the build.
+its own, so that the inner engine falls back to vfs); by the same names ``drivers`` and ``step_seconds``;
+``files``, ``steps`` and ``base_megabytes`` of the build.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -62,21 +63,44 @@ class Place:
     def docker(self, *words: str) -> str:
         return run(self.command(*words))
 
-    def build(self) -> float:
-        """Seconds of one build without any cache."""
-        line = self.command("build", "--quiet", "--no-cache", "--tag", RESULT, self.context)
+    def build(self) -> tuple[float, dict[str, float]]:
+        """Seconds of one build without any cache, and of its steps as BuildKit tells them."""
+        line = self.command("build", "--progress=plain", "--no-cache", "--tag", RESULT, self.context)
         os.sync()
         begin = time.monotonic()
-        run(line)
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         elapsed = time.monotonic() - begin
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(line)} ended with {done.returncode}: {done.stderr[-2000:]}")
         self.docker("rmi", "--force", RESULT)
         self.docker("builder", "prune", "--all", "--force")
-        return elapsed
+        return elapsed, step_seconds(done.stderr)
 
     def driver(self) -> str:
         info: Mapping[str, Any] = json.loads(self.docker("info", "--format", "{{json .}}"))
         status = dict(info.get("DriverStatus") or [])
-        return f"{info['Driver']} on {status.get('Backing Filesystem', 'its container')}"
+        words = [info["Driver"], "on", status.get("Backing Filesystem", "its container")]
+        if status.get("Native Overlay Diff") == "false":
+            words.append("without native diff")
+        return " ".join(words)
+
+
+def step_seconds(progress: str) -> dict[str, float]:
+    """Seconds by step, from BuildKit's plain progress."""
+    names: dict[str, str] = {}
+    found: dict[str, float] = {}
+    for line in progress.splitlines():
+        if (done := re.fullmatch(r"#(\d+) DONE ([0-9.]+)s", line)) is not None:
+            name = names.get(done[1], f"step {done[1]}")
+            found[name] = found.get(name, 0.0) + float(done[2])
+        elif (named := re.fullmatch(r"#(\d+) (\[.*|exporting to image)", line)) is not None:
+            names.setdefault(named[1], named[2])
+    return found
+
+
+def median_steps(builds: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each step over several builds."""
+    return {name: statistics.median(each.get(name, 0.0) for each in builds) for name in builds[0]}
 
 
 def prepare(context: Path) -> int:
@@ -124,13 +148,16 @@ def main() -> None:
         for kind, place in places.items():
             import_base(place, tree)
             found["drivers"][kind] = place.driver()
+        steps: dict[str, list[dict[str, float]]] = {kind: [] for kind in places}
         for number in range(asked["repetitions"] + 1):
-            for kind in ("host", "nested"):
-                elapsed = places[kind].build()
-                if number:
+            for kind, place in places.items():
+                if kind == "vfs" and not 0 < number <= asked["repetitions_vfs"]:
+                    continue
+                elapsed, taken = place.build()
+                if number:  # the first fills the page cache
                     found[kind].append(elapsed)
-            if 0 < number <= asked["repetitions_vfs"]:
-                found["vfs"].append(places["vfs"].build())
+                    steps[kind].append(taken)
+        found["step_seconds"] = {kind: median_steps(taken) for kind, taken in steps.items()}
     finally:
         for name in names.values():
             subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)

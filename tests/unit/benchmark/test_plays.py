@@ -11,6 +11,7 @@ import pytest
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 sys.path[:0] = [str(BENCHMARK), str(BENCHMARK / "on_host")]
+from build import median_steps, step_seconds
 from common import same_flags
 from parts import longer
 from plays import Play, median, tasks_of
@@ -116,3 +117,36 @@ def test_same_flags(
     assert words[-1] == "matryoshka/env:1"
     assert set(present) <= set(words)
     assert not [word for word in words for name in absent if name in word]
+
+
+PROGRESS = """\
+#0 building with "default" instance using docker driver
+
+#4 [internal] load build context
+#4 transferring context: 1.2MB 0.2s done
+#4 DONE 0.3s
+
+#5 [2/3] COPY library /src/library
+#5 DONE 0.5s
+
+#6 [3/3] RUN make
+#6 0.1 DONE 9s
+#6 DONE 12.5s
+
+#7 exporting to image
+#7 exporting layers 0.4s done
+#7 DONE 0.4s
+"""
+
+
+def test_seconds_of_the_steps_of_a_build() -> None:
+    assert step_seconds(PROGRESS) == {
+        "[internal] load build context": 0.3,
+        "[2/3] COPY library /src/library": 0.5,
+        "[3/3] RUN make": 12.5,
+        "exporting to image": 0.4,
+    }
+
+
+def test_median_steps() -> None:
+    assert median_steps([{"a": 1.0, "b": 5.0}, {"a": 3.0}, {"a": 2.0, "b": 7.0}]) == {"a": 2.0, "b": 5.0}
