@@ -237,7 +237,15 @@ def remove_old_images(image: str, keep: str) -> None:
     for name in names:
         tag = name.rpartition(":")[2]
         if name != keep and tag.rpartition("-")[0] == image:
-            podman("rmi", name, check=False)
+            drop_name(name)
+
+
+def drop_name(reference: str) -> None:
+    """Drop one name of an image, and the image with its last one (another checkout may have one)."""
+    image = image_id(reference)
+    podman("untag", image, reference)
+    if json.loads(podman("image", "inspect", "--format", "{{json .RepoTags}}", image) or "[]") in ([], None):
+        podman("rmi", image, check=False)
 
 
 # --- hosts ----------------------------------------------------------------------------------------
@@ -390,7 +398,7 @@ def remove_all() -> None:
         podman("volume", "rm", "-f", volume)
     form = "{{.Repository}}:{{.Tag}}"
     for image in podman("images", "--format", form, "--filter", f"reference={IMAGES}").split():
-        podman("rmi", image)
+        drop_name(image)
 
 
 def inventory(of: Sequence[Host]) -> str:

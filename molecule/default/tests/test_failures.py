@@ -150,7 +150,7 @@ def test_overlapping_starts_never_share_a_data_root(defaults: Site) -> None:
         # By hand it may win the race for the lock, and is a runner like any other until its time is up.
         by_hand = "timeout 1 matryoshka run ci"
         site.sh(f"for i in 1 2 3 4 5; do systemctl restart {unit} & sleep 0.5; {by_hand} & done; wait")
-        site.sh(f"kill -KILL {site.main_pid(unit)}; {by_hand} & systemctl restart {unit}; wait")
+        site.sh(f"kill -KILL {site.ready('ci')['pid']}; {by_hand} & systemctl restart {unit}; wait")
         assert job.wait().status == "cut off"
         site.submit("true").succeeds()
     finally:

@@ -73,7 +73,8 @@ class CallbackModule(CallbackBase):
             sys.stdout.write(f"  ...  {self._task}")
             sys.stdout.flush()
 
-    v2_playbook_on_handler_task_start = v2_playbook_on_task_start
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self.v2_playbook_on_task_start(task, False)
 
     def v2_playbook_on_cleanup_task_start(self, task: Any) -> None:
         self.v2_playbook_on_task_start(task, False)

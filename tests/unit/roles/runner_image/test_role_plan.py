@@ -22,7 +22,8 @@ PLAY = """\
       os:
         codename: "{{ codename }}"
       packages: {}
-      asked: {}
+      asked:
+        packages: [mmdebstrap]
     __preflight_host: "{{ __preflight_answer }}"
     __preflight_ask: {}
   tasks:
