@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.matryoshka.host.plugins.module_utils import _packages, _runner_files
 from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
@@ -16,7 +16,6 @@ from ansible_collections.matryoshka.host.plugins.module_utils._networks import d
 from ansible_collections.matryoshka.host.plugins.module_utils._prune import prune_options
 from ansible_collections.matryoshka.host.plugins.module_utils._runner_plan import plan_runners
 from ansible_collections.matryoshka.host.plugins.module_utils._verdict import preflight_verdict
-
 
 _OPTIONS = {
     "data-root": "docker_data_root",

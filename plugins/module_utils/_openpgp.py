@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Iterator
+from collections.abc import Iterator
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 
 def packages_to_install(wanted: Mapping[str, str], present: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -22,9 +23,7 @@ def packages_to_install(wanted: Mapping[str, str], present: Mapping[str, Mapping
     ]
 
 
-def holds_to_change(
-    names: Sequence[str], hold: bool, present: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def holds_to_change(names: Sequence[str], hold: bool, present: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The packages of ``names`` whose hold isn't as wanted; one that isn't there yet isn't held."""
     return [name for name in names if bool(present.get(name, {}).get("hold", False)) != hold]
 

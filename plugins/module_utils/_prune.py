@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 
@@ -23,7 +24,9 @@ def prune_options(options: Mapping[str, Any]) -> str:
     """
     until, wait = str(options["until"]), str(options["wait"])
     if not _UNTIL.match(until):
-        raise InputError("prune_engine_until or prune_runners_until", until, "an age such as 168h, 90m or 1h30m")
+        raise InputError(
+            "prune_engine_until or prune_runners_until", until, "an age such as 168h, 90m or 1h30m"
+        )
     if not re.fullmatch(r"\d{1,6}", wait):
         raise InputError("prune_wait", wait, "a whole number of seconds from 0 to 999999")
     words = ["--until", until, "--wait", wait]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from typing import Any, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 MARKER = ".matryoshka"
 

@@ -12,12 +12,17 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from typing import Any, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _modes
 from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
-from ansible_collections.matryoshka.host.plugins.module_utils._networks import NamedRange, daemon_ranges, overlaps
+from ansible_collections.matryoshka.host.plugins.module_utils._networks import (
+    NamedRange,
+    daemon_ranges,
+    overlaps,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._sizes import parse_size
 
 CACHES = ("none", "persistent")
@@ -96,7 +101,9 @@ def _one(
         "name": name,
         "mode": mode.for_runner(),
         "image": value("image") or images[mode.name],
-        "directory": _path(value("directory") or posixpath.join(defaults["root"], name), f"{where}.directory"),
+        "directory": _path(
+            value("directory") or posixpath.join(defaults["root"], name), f"{where}.directory"
+        ),
         "cache": value("cache"),
         "limits": {
             "cpus": _number(value("cpus"), f"{where}.cpus", "a number of processors above 0, such as 1.5"),
@@ -183,7 +190,9 @@ def _inner_daemon(where: str, value: Callable[[str], Any]) -> dict[str, Any]:
 def _agent(value: Any, defaults: Mapping[str, Any], variable: str) -> dict[str, Any]:
     agent = {"name": value} if isinstance(value, str) else value
     if not isinstance(agent, Mapping) or agent.get("name") not in AGENTS:
-        raise InputError(variable, value, "one of " + ", ".join(sorted(AGENTS)) + ", or a mapping with its name")
+        raise InputError(
+            variable, value, "one of " + ", ".join(sorted(AGENTS)) + ", or a mapping with its name"
+        )
     return AGENTS[agent["name"]](agent, defaults, variable)
 
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _routes
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root import judge_apart, judge_data_root
@@ -93,7 +94,9 @@ def _too_large(facts: Mapping[str, Any], runners: Sequence[Mapping[str, Any]]) -
     for runner in runners:
         variable, limits = f"runner_runners[{runner['name']}]", runner["limits"]
         if limits["cpus"] and limits["cpus"] > facts["cpus"]:
-            found.append(f"{variable}.cpus: {limits['cpus']} is refused; allowed: at most {facts['cpus']}, as the host has")
+            found.append(
+                f"{variable}.cpus: {limits['cpus']} is refused; allowed: at most {facts['cpus']}, as the host has"
+            )
         if limits["memory_bytes"] and limits["memory_bytes"] > facts["memory_bytes"]:
             allowed = f"at most the host's {facts['memory_bytes']} bytes"
             found.append(f"{variable}.memory: {limits['memory_bytes']} bytes are refused; allowed: {allowed}")

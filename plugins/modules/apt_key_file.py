@@ -62,7 +62,6 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._openpgp import fingerprints
 
@@ -84,7 +83,9 @@ def fetch(url: str, wanted: str) -> bytes:
         raise HostError(f"url: {url} can't be fetched: {error}") from error
     found = fingerprints(data)
     if found != [wanted]:
-        raise HostError(f"url: the key at {url} has fingerprint {', '.join(found)}; wanted is {wanted}. Nothing was written")
+        raise HostError(
+            f"url: the key at {url} has fingerprint {', '.join(found)}; wanted is {wanted}. Nothing was written"
+        )
     return data
 
 

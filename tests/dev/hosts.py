@@ -185,7 +185,16 @@ def lock(name: str) -> Iterator[None]:
 
 
 def image_id(reference: str) -> str:
-    return podman("images", "-q", "--no-trunc", "--filter", f"reference={reference}").strip()
+    """The ID of an image by its name; empty if there is none."""
+    found = podman("images", "-q", "--no-trunc", "--filter", f"reference={reference}").split()
+    return found[0] if found else ""
+
+
+def image_names() -> list[str]:
+    """This checkout's names of images (Podman lists all names of an image of which one is asked for)."""
+    form = "{{.Repository}}:{{.Tag}}"
+    listed = podman("images", "--format", form, "--filter", f"reference={IMAGES}").split()
+    return [name for name in listed if name.startswith(f"{IMAGES}:")]
 
 
 def ensure_image(image: str) -> str:
@@ -231,10 +240,7 @@ def build_image(suite: str, packages: Sequence[str], digest: str, reference: str
 
 def remove_old_images(image: str, keep: str) -> None:
     """Drop this checkout's names of ``image`` made from earlier recipes."""
-    names = podman(
-        "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={IMAGES}"
-    ).split()
-    for name in names:
+    for name in image_names():
         tag = name.rpartition(":")[2]
         if name != keep and tag.rpartition("-")[0] == image:
             drop_name(name)
@@ -396,8 +402,7 @@ def remove_all() -> None:
         podman("rm", "-f", "-t", "0", "-v", container)
     for volume in podman("volume", "ls", "-q", "--filter", mine).split():
         podman("volume", "rm", "-f", volume)
-    form = "{{.Repository}}:{{.Tag}}"
-    for image in podman("images", "--format", form, "--filter", f"reference={IMAGES}").split():
+    for image in image_names():
         drop_name(image)
 
 

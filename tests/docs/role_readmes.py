@@ -44,7 +44,9 @@ def rows(options: dict[str, Any], prefix: str = "") -> list[str]:
         kind = option.get("type", "str") + (f" of {option['elements']}" if "elements" in option else "")
         if "choices" in option:
             kind += ": " + ", ".join(f"`{choice}`" for choice in option["choices"])
-        default = "required" if option.get("required") else shown(option["default"]) if "default" in option else ""
+        default = (
+            "required" if option.get("required") else shown(option["default"]) if "default" in option else ""
+        )
         made.append(f"| `{prefix}{name}` | {kind} | {default} | {plain(option['description'])} |")
         made += rows(option.get("options", {}), f"{prefix}{name}[].")
     return made
@@ -52,7 +54,9 @@ def rows(options: dict[str, Any], prefix: str = "") -> list[str]:
 
 def readme(role: Path) -> str:
     """The whole README of a role."""
-    entries = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    entries = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))[
+        "argument_specs"
+    ]
     main = entries["main"]
     lines = [f"# matryoshka.host.{role.name}", "", _NOTE, "", f"{main['short_description']}.", ""]
     description = main["description"]
@@ -71,7 +75,9 @@ def readme(role: Path) -> str:
 
 def stale() -> dict[Path, str]:
     """The README files that aren't what the argument specs say, with the text they should have."""
-    wanted = {role / "README.md": readme(role) for role in sorted((ROOT / "roles").iterdir()) if role.is_dir()}
+    wanted = {
+        role / "README.md": readme(role) for role in sorted((ROOT / "roles").iterdir()) if role.is_dir()
+    }
     return {
         path: text
         for path, text in wanted.items()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Result
 

@@ -88,9 +88,7 @@ def prune_engine(paths: Paths, policy: Policy, engine: Engine, say: Callable[[st
         carry_out(policy, docker, "engine", say, OWN_LABELS)
 
 
-def prune_runner(
-    paths: Paths, name: str, policy: Policy, engine: Engine, say: Callable[[str], None]
-) -> None:
+def prune_runner(paths: Paths, name: str, policy: Policy, engine: Engine, say: Callable[[str], None]) -> None:
     """Prune inside the environment of runner ``name`` while it runs no job."""
     deadline = time.monotonic() + policy.wait_seconds
     with Gate(paths.gates, f"runner-{name}").alone(policy.wait_seconds):

@@ -95,9 +95,7 @@ def test_no_mounts() -> None:
     assert MountTable([]).of("/var") is None
 
 
-NAMES = st.text(
-    st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1
-)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1)
 
 
 def escape(text: str) -> str:

@@ -28,9 +28,7 @@ def test_packages_to_install(wanted: dict[str, str], asked: list[str]) -> None:
     assert _packages.packages_to_install(wanted, PRESENT) == asked
 
 
-@pytest.mark.parametrize(
-    ("hold", "changed"), [(True, ["iptables", "new"]), (False, ["docker.io"])]
-)
+@pytest.mark.parametrize(("hold", "changed"), [(True, ["iptables", "new"]), (False, ["docker.io"])])
 def test_holds_to_change(hold: bool, changed: list[str]) -> None:
     assert _packages.holds_to_change(["docker.io", "iptables", "new"], hold, PRESENT) == changed
 

@@ -50,7 +50,15 @@ def test_a_name_is_enough() -> None:
 
 def test_a_runner_wins_over_the_role() -> None:
     (runner,) = plan(
-        {"name": "big", "cache": "none", "cpus": 1.5, "memory": "4G", "pids": "", "mtu": 1400, "daemon": {"debug": True}}
+        {
+            "name": "big",
+            "cache": "none",
+            "cpus": 1.5,
+            "memory": "4G",
+            "pids": "",
+            "mtu": 1400,
+            "daemon": {"debug": True},
+        }
     )
     assert runner["cache"] == "none"
     assert runner["limits"] == {"cpus": 1.5, "memory_bytes": 4 << 30, "pids": None}
@@ -66,7 +74,10 @@ def test_a_runner_wins_over_the_role() -> None:
         ({"name": "-a"}, "runner_runners[0].name"),
         ({"name": "a" * 33}, "runner_runners[0].name"),
         ({"mode": "dinb"}, "runner_runners[ci].mode: 'dinb' is refused; allowed: one of dind"),
-        ({"cache": "forever"}, "runner_runners[ci].cache: 'forever' is refused; allowed: one of none, persistent"),
+        (
+            {"cache": "forever"},
+            "runner_runners[ci].cache: 'forever' is refused; allowed: one of none, persistent",
+        ),
         ({"memory": "lots"}, "runner_runners[ci].memory: 'lots' is refused; allowed: a size such as 512M"),
         ({"memory": "1M"}, "at least 134217728 bytes"),
         ({"cpus": "many"}, "runner_runners[ci].cpus: 'many'"),
@@ -78,7 +89,10 @@ def test_a_runner_wins_over_the_role() -> None:
         ({"directory": "data"}, "runner_runners[ci].directory: 'data' is refused; allowed: an absolute path"),
         ({"directory": "/"}, "an absolute path below /"),
         ({"directory": "/a:b"}, "colon"),
-        ({"agent": "jenkins"}, "runner_runners[ci].agent: 'jenkins' is refused; allowed: one of command, local"),
+        (
+            {"agent": "jenkins"},
+            "runner_runners[ci].agent: 'jenkins' is refused; allowed: one of command, local",
+        ),
         ({"agent": {"name": "command"}}, "runner_runners[ci].agent.command"),
         ({"agent": {"name": "command", "command": "run.sh"}}, "a list: the program and its arguments"),
         ({"agent": {"name": "command", "command": ["a", 1]}}, "a list of strings"),
@@ -106,8 +120,14 @@ def test_refused_by_name(change: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("runners", "words"),
     [
-        ([{"name": "a"}, {"name": "a"}], "runner_runners[1].name: 'a' is refused; allowed: a name that no other"),
-        ([{"name": "a", "directory": "/d"}, {"name": "b", "directory": "/d"}], "runner_runners[b].directory: '/d'"),
+        (
+            [{"name": "a"}, {"name": "a"}],
+            "runner_runners[1].name: 'a' is refused; allowed: a name that no other",
+        ),
+        (
+            [{"name": "a", "directory": "/d"}, {"name": "b", "directory": "/d"}],
+            "runner_runners[b].directory: '/d'",
+        ),
         ([{"name": "a", "directory": "/d"}, {"name": "b", "directory": "/d/x"}], "apart from /d of runner a"),
         (["a"], "a mapping with at least a name"),
     ],

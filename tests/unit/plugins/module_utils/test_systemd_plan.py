@@ -258,10 +258,11 @@ def test_batches_take_all_instances(count: int) -> None:
 
 def test_a_trigger_touches_its_instance_only() -> None:
     states = {f"r@{number}.service": named(UP, f"r@{number}.service") for number in range(20)}
-    unit = {**TEMPLATE, "instances": instances(20), "triggers": dict.fromkeys(instances(20), "old")}
+    old = dict.fromkeys(instances(20), "old")
+    unit: dict[str, Any] = {**TEMPLATE, "instances": instances(20), "triggers": old}
     applied = {name: digest("old") for name in states}
     assert not plan_for([unit], Present(states, R_HERE, applied=applied)).changed
-    unit["triggers"] = {**unit["triggers"], "7": "new"}
+    unit["triggers"] = {**old, "7": "new"}
     plan = plan_for([unit], Present(states, R_HERE, applied=applied))
     assert done(plan) == {"reload": ["r@7.service"]}
     assert plan.pending == {"r@7.service": "reload"}
@@ -278,7 +279,7 @@ def test_the_stronger_action_wins() -> None:
 
 def test_a_drop_in_of_one_instance_touches_it_only() -> None:
     states = {f"r@{number}.service": named(UP, f"r@{number}.service") for number in range(3)}
-    units = [
+    units: list[dict[str, Any]] = [
         {**TEMPLATE, "instances": instances(3)},
         {"name": "r@1.service", "drop_ins": [{"name": "x.conf", "content": DROP_IN}]},
     ]

@@ -100,13 +100,19 @@ ROOT = "/var/lib/matryoshka/runners/ci"
     ("break_it", "words"),
     [
         (lambda it: it["init"].update(systemd=False), "Process 1 isn't systemd"),
-        (lambda it: it["os"].update(id="fedora", version_id="42", major="42", pretty="Fedora 42"), "Fedora 42"),
+        (
+            lambda it: it["os"].update(id="fedora", version_id="42", major="42", pretty="Fedora 42"),
+            "Fedora 42",
+        ),
         (lambda it: it.update(uid=1000), "become: true"),
         (change_path(ROOT, type="file", target_type="file"), "runner_runners[ci].directory"),
         (change_path(ROOT, filesystem="overlay"), "is on overlay"),
         (change_path(ROOT, filesystem="tmpfs"), "is on tmpfs"),
         (change_path(ROOT, empty=False, entries=["photos"]), "nothing marks it as ours (photos)"),
-        (change_path(ROOT, empty=False, marker={"owner": "runner", "name": "other"}), "belongs to runner other"),
+        (
+            change_path(ROOT, empty=False, marker={"owner": "runner", "name": "other"}),
+            "belongs to runner other",
+        ),
         (change_path("/var/lib/docker", filesystem="overlay"), "docker_data_root: '/var/lib/docker'"),
         (
             lambda it: it["network"]["routes"].append({"destination": "172.28.9.0/24", "interface": "wg0"}),
