@@ -116,14 +116,6 @@ def _check_current(report: Report, expect: Expect, seen: Observed, name: str, co
         restart(name),
     ):
         return
-    health = str((found.state.get("Health") or {}).get("Status", "none"))
-    report.check(
-        health != "unhealthy",
-        "environment_unhealthy",
-        subject,
-        f"the health check of its environment {found.name} fails: its inner engine doesn't answer",
-        restart(name),
-    )
     _check_namespaces(report, seen, found, subject, config)
     check_limits(report, found, subject, config)
     _check_data_root(report, found, subject, config)
@@ -292,6 +284,13 @@ def _check_inner_engine(
     ):
         return
     wanted = {key: value for key, value in (config.get("inner_daemon") or {}).items() if value is not None}
+    if (found.state.get("Health") or {}).get("Status") == "unhealthy":
+        report.note(
+            "environment_unhealthy",
+            subject,
+            f"the health check of {found.name} failed lately, although its inner engine answers now",
+            f"docker inspect --format '{{{{json .State.Health}}}}' {found.name}",
+        )
     check_daemon(report, engine, wanted, f"{subject}, inner engine", again)
     if found.storage:
         check_storage(report, found.storage, f"{subject}, inner engine")
@@ -301,7 +300,7 @@ def _check_inner_engine(
     if not found.net.firewall.other:
         check_firewall(report, engine, found.net, wanted, f"{subject}, inner engine", again)
     report.check(
-        engine.info.get("IPv4Forwarding") is not False,
+        found.net.forwarding is not False,
         "ip_forward",
         f"{subject}, inner engine",
         "net.ipv4.ip_forward is 0 inside its environment: nested containers reach nothing",

@@ -83,7 +83,7 @@ def check_units(report: Report, expect: Expect, seen: Observed) -> None:
                 "unit_masked",
                 f"engine {expect.engine_name}",
                 f"{name}, which {expect.engine_unit} needs to start, is masked",
-                f"systemctl unmask {name}",
+                f"systemctl unmask {name}; when no job runs: systemctl restart {name} {expect.engine_unit}",
             )
     templates = {unit.name for unit in wanted if unit.instances is not None}
     for name, state in sorted(seen.units.items()):

@@ -40,6 +40,14 @@ def parse_addresses(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def parse_forwarding(text: str) -> bool | None:
+    """Whether IPv4 is forwarded, from the text of ``/proc/net/snmp`` (RFC 4293: 1 is yes, 2 is no)."""
+    lines = [line.split() for line in text.splitlines() if line.startswith("Ip: ")]
+    if len(lines) != 2:
+        return None
+    return {"1": True, "2": False}.get(dict(zip(*lines, strict=True)).get("Forwarding", ""))
+
+
 def parse_firewall(text: str) -> Firewall:
     """What ``iptables-save`` printed."""
     firewall = Firewall()
@@ -91,6 +99,7 @@ def read_net(run: Runner, pid: int | None = None, firewall: bool = True) -> NetV
         ],
         mtu=mtu,
         nameservers=parse_resolv_conf(links.text("/etc/resolv.conf") or "") if not pid else [],
+        forwarding=parse_forwarding(proc.text("/net/snmp") or ""),
         firewall=read_firewall(run, pid) if firewall else Firewall(),
     )
 

@@ -208,12 +208,13 @@ class Firewall:
 
 @dataclass
 class NetView:
-    """A network namespace: addresses, on-link routes (interface, CIDR), MTUs, firewall."""
+    """A network namespace: addresses, routes (interface, CIDR), MTUs, whether IPv4 is forwarded, firewall."""
 
     addresses: list[str] = field(default_factory=list)
     routes: list[tuple[str, str]] = field(default_factory=list)
     mtu: dict[str, int] = field(default_factory=dict)
     nameservers: list[str] = field(default_factory=list)
+    forwarding: bool | None = None
     firewall: Firewall = field(default_factory=Firewall)
 
     @property

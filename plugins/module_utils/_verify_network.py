@@ -91,7 +91,7 @@ def check_kernel(report: Report, seen: Observed) -> None:
         return text.strip() if text is not None else None
 
     report.check(
-        value("net/ipv4/ip_forward") != "0",
+        seen.net.forwarding is not False,
         "ip_forward",
         "host",
         "net.ipv4.ip_forward is 0: packets of containers don't leave the host",

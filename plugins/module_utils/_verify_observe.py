@@ -74,7 +74,6 @@ EXTRA_PROPERTIES = (
 )
 INNER_SOCKETS = {"docker": "/run/docker.sock"}
 SYSCTLS = (
-    "net/ipv4/ip_forward",
     "net/bridge/bridge-nf-call-iptables",
     "user/max_pid_namespaces",
     "user/max_mnt_namespaces",
@@ -239,7 +238,7 @@ def _environment(
             return None
         raise
     pid = int(seen.state.get("Pid") or 0)
-    if not seen.running or pid <= 0 or seen.state.get("Paused"):
+    if not seen.running or pid <= 0:
         return seen
     proc, root = View(f"/proc/{pid}"), f"/proc/{pid}/root"
     seen.mountinfo = proc.text("/mountinfo") or ""
@@ -247,7 +246,7 @@ def _environment(
     seen.limits = read_limits(cgroup_directories(proc.text("/cgroup") or "", mounts), View())
     seen.net = read_net(run, pid)
     socket = INNER_SOCKETS.get(str(mode.get("inner_engine") or "docker"))
-    if socket:
+    if socket and not seen.state.get("Paused"):
         seen.engine = read_engine(ask, socket, root)
         seen.storage = read_storage(seen.engine, View(root), seen.mountinfo, mounts, seen.name)
     return seen

@@ -64,18 +64,17 @@ def _check_state(report: Report, seen: Observed, name: str, view: RunnerView) ->
     ):
         return
     state = view.state or {}
-    pid = state.get("pid")
+    pid, said = state.get("pid"), str(state.get("state", ""))
     detail = seen.unit_details.get(unit_of_runner(name), {})
     main = int(detail.get("MainPID") or 0)
     report.check(
-        view.pid_unit is not None and pid == main,
+        said == "stopped" or (view.pid_unit is not None and pid == main),
         "runner_state_stale",
         subject,
         f"{STATES}/{name}.json was written by process {pid}, "
         + (f"but the runner is process {main}" if view.pid_unit is not None else "which is gone"),
         again,
     )
-    said = str(state.get("state", ""))
     report.check(
         said != "failed",
         "runner_failed",
@@ -244,7 +243,7 @@ def _check_claimed(report: Report, seen: Observed, path: str, queue: QueueView, 
         running = (state.get("job") or {}).get("id") == job
         settled = seen.now - view.changed > PATIENCE
         report.check(
-            running or not settled or (runner in names and state.get("state") not in READY),
+            runner in names and (running or not settled or state.get("state") not in READY),
             "job_abandoned",
             f"queue {path}",
             f"the job {job} was claimed by runner {runner}, "

@@ -107,5 +107,6 @@ environment() {
   ANSIBLE_SSH_CONTROL_PATH_DIR=$(control_folder)
   export ANSIBLE_SSH_CONTROL_PATH_DIR
   export PYTHONPYCACHEPREFIX="$state/pycache" RUFF_CACHE_DIR="$state/ruff" MYPY_CACHE_DIR="$state/mypy"
+  export HYPOTHESIS_STORAGE_DIRECTORY="$state/hypothesis"
   unset PYTHONHOME PYTHONPATH
 }

@@ -13,39 +13,28 @@ Standard library only, so that it runs before the project's own environment exis
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
-import hashlib
 import io
 import json
-import os
-import resource
 import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-STATE = ROOT / ".dev"
-RECIPE = ROOT / "molecule" / "shared" / "images"
-CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
-IMAGES = f"localhost/matryoshka-{CHECKOUT}"
+from images import drop_name, ensure_image, image_names
+from machine import CHECKOUT, ROOT, STATE, Failure, lock, podman, root_command, run, this_machine
+
+__all__ = ["ROOT", "STATE", "Failure", "Host", "create", "hosts", "inventory", "remove", "write_inventory"]
+
 LABEL = "matryoshka.checkout"
 VOLUMES = {"docker": "/var/lib/docker", "data": "/var/lib/matryoshka"}
-CAP_SYS_RESOURCE = 1 << 24
 SSH_OPTIONS = (
     "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o IdentitiesOnly=yes"
 )
-
-
-class Failure(Exception):
-    """Something outside this program didn't work; the text is for a person."""
 
 
 @dataclass(frozen=True)
@@ -81,180 +70,8 @@ class Host:
         }
 
 
-def say(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)
-
-
-def root_command(argv: Sequence[str]) -> list[str]:
-    """``argv`` as root: through sudo for everybody else."""
-    return list(argv) if os.geteuid() == 0 else ["sudo", *argv]
-
-
-def run(argv: Sequence[str], *, check: bool = True, stdin: bytes = b"", timeout: float = 900) -> str:
-    """Standard output of ``argv``; raises :class:`Failure` with what it said if it fails."""
-    try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout, check=False)
-    except FileNotFoundError:
-        raise Failure(f"{argv[0]} isn't installed; ./dev installs what it needs") from None
-    except subprocess.TimeoutExpired:
-        raise Failure(f"no end within {timeout:g} s: {shlex.join(argv)}") from None
-    if check and done.returncode != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise Failure(f"{shlex.join(argv)} ended with {done.returncode}:\n{said}")
-    return done.stdout.decode(errors="replace")
-
-
-def podman(*args: str, check: bool = True) -> str:
-    return run(root_command(["podman", *args]), check=check)
-
-
 def container_name(name: str) -> str:
     return f"matryoshka-{name}-{CHECKOUT}"
-
-
-# --- what this machine can do ---------------------------------------------------------------------
-
-
-def unified_cgroups(root: Path = Path("/sys/fs/cgroup")) -> bool:
-    """Whether the machine runs on cgroup v2 alone."""
-    return (root / "cgroup.controllers").exists()
-
-
-def has_sys_resource(status: str) -> bool:
-    """Whether CAP_SYS_RESOURCE is in the bounding set that ``/proc/self/status`` tells of."""
-    for line in status.splitlines():
-        if line.startswith("CapBnd:"):
-            return bool(int(line.split()[1], 16) & CAP_SYS_RESOURCE)
-    return True
-
-
-def start_options(unified: bool, sys_resource: bool, limits: dict[str, int]) -> tuple[list[str], list[str]]:
-    """Podman's global options and ``run`` options that this machine needs beyond the ordinary ones.
-
-    :param limits: hard limits of this process by Podman's name, used where they can't be raised.
-    """
-    options: list[str] = []
-    if not sys_resource:
-        for name, value in limits.items():
-            if value != resource.RLIM_INFINITY:
-                options += ["--ulimit", f"{name}={value}:{value}"]
-    if unified:
-        return [], ["--systemd=always", *options]
-    # Podman's own preparation for systemd would mount the machine's whole name=systemd tree into every
-    # host, so that all hosts share one system.slice; without it each has a tree of its own.
-    legacy = [
-        "--systemd=false", "--cgroupns", "private", "--stop-signal", "SIGRTMIN+3",
-        "--tmpfs", "/run:rw,nosuid,nodev,mode=755", "--tmpfs", "/run/lock:rw,nosuid,nodev",
-        "--tmpfs", "/tmp:rw,nosuid,nodev,exec",
-        "-e", "container=podman", "-e", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
-    ]  # fmt: skip
-    return ["--runtime", "runc"], [*legacy, *options]
-
-
-def this_machine() -> tuple[list[str], list[str]]:
-    """:func:`start_options` for this machine."""
-    limits = {
-        "nofile": min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
-        "nproc": min(20000, resource.getrlimit(resource.RLIMIT_NPROC)[1]),
-    }
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return start_options(unified_cgroups(), has_sys_resource(status), limits)
-
-
-# --- images ---------------------------------------------------------------------------------------
-
-
-def recipe(image: str) -> tuple[str, list[str], str]:
-    """Suite, packages and hash of ``image``'s recipe."""
-    table = json.loads((RECIPE / "images.json").read_text(encoding="utf-8"))
-    if image not in table["images"]:
-        raise Failure(f"no image {image}: there are {', '.join(sorted(table['images']))}")
-    suite = table["images"][image]["suite"]
-    packages = sorted({*table["base"], *table["images"][image]["packages"]})
-    parts = [suite, *packages, (RECIPE / "customize.sh").read_text(encoding="utf-8")]
-    return suite, packages, hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Only one process of this checkout at a time."""
-    (STATE / "lock").mkdir(parents=True, exist_ok=True)
-    with (STATE / "lock" / name).open("w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def image_id(reference: str) -> str:
-    """The ID of an image by its name; empty if there is none."""
-    found = podman("images", "-q", "--no-trunc", "--filter", f"reference={reference}").split()
-    return found[0] if found else ""
-
-
-def image_names() -> list[str]:
-    """This checkout's names of images (Podman lists all names of an image of which one is asked for)."""
-    form = "{{.Repository}}:{{.Tag}}"
-    listed = podman("images", "--format", form, "--filter", f"reference={IMAGES}").split()
-    return [name for name in listed if name.startswith(f"{IMAGES}:")]
-
-
-def ensure_image(image: str) -> str:
-    """The reference of ``image`` in Podman's store, made first if it isn't there."""
-    suite, packages, digest = recipe(image)
-    reference = f"{IMAGES}:{image}-{digest}"
-    with lock(f"image-{image}"):
-        if image_id(reference):
-            return reference
-        # Another checkout with the same recipe has made it already.
-        same = podman("images", "-q", "--filter", f"label=matryoshka.recipe={digest}").split()
-        if same:
-            podman("tag", same[0], reference)
-            return reference
-        started = time.monotonic()
-        say(f"making the image {image} from Debian packages ({suite}, {len(packages)} named) ...")
-        build_image(suite, packages, digest, reference)
-        say(f"made the image {image} in {time.monotonic() - started:.0f} s")
-        remove_old_images(image, keep=reference)
-    return reference
-
-
-def build_image(suite: str, packages: Sequence[str], digest: str, reference: str) -> None:
-    """Make a tree of ``suite`` with mmdebstrap and import it into Podman's store."""
-    mirror = os.environ.get("MATRYOSHKA_DEBIAN_MIRROR")
-    with tempfile.TemporaryDirectory(prefix="image-", dir=STATE) as folder:
-        # A private working folder must be passable for apt's own user.
-        os.chmod(folder, 0o755)
-        tar = Path(folder) / "tree.tar"
-        run(
-            root_command([
-                "env", f"TMPDIR={folder}",
-                "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
-                "--aptopt=APT::Install-Recommends \"false\"",
-                f"--customize-hook={shlex.quote(str(RECIPE / 'customize.sh'))} \"$1\"",
-                suite, str(tar), *([mirror] if mirror else []),
-            ])
-        )  # fmt: skip
-        labels = ("-c", f"LABEL matryoshka.recipe={digest}", "-c", 'CMD ["/sbin/init"]')
-        podman("import", "-q", *labels, "-c", "STOPSIGNAL SIGRTMIN+3", str(tar), reference)
-        run(root_command(["rm", "-f", str(tar)]))
-
-
-def remove_old_images(image: str, keep: str) -> None:
-    """Drop this checkout's names of ``image`` made from earlier recipes."""
-    for name in image_names():
-        tag = name.rpartition(":")[2]
-        if name != keep and tag.rpartition("-")[0] == image:
-            drop_name(name)
-
-
-def drop_name(reference: str) -> None:
-    """Drop one name of an image, and the image with its last one (another checkout may have one)."""
-    image = image_id(reference)
-    podman("untag", image, reference)
-    if json.loads(podman("image", "inspect", "--format", "{{json .RepoTags}}", image) or "[]") in ([], None):
-        podman("rmi", image, check=False)
-
-
-# --- hosts ----------------------------------------------------------------------------------------
 
 
 def identity() -> Path:

@@ -47,7 +47,9 @@ class Check:
 
 @dataclass
 class Outcome:
-    check: Check
+    """What became of a check."""
+
+    name: str
     counts: Counts
     seconds: float
     log: Path
@@ -105,7 +107,7 @@ class Suite:
         if not ok and not counts.failed:
             counts += Counts(failed=1)
         seconds = time.monotonic() - begin
-        outcome = Outcome(check, counts, seconds, log, ok and not counts.failed)
+        outcome = Outcome(name, counts, seconds, log, ok and not counts.failed)
         if check.steps:
             taken = step_seconds(zip(times, lines, strict=False), time.monotonic())
             self.say(f"{name}: " + ", ".join(f"{step} {took:.0f} s" for step, took in taken))
@@ -303,10 +305,10 @@ def main() -> int:
         run_together(suite, parts or {part: [] for part in PARTS})
     print(f"\nThe slowest, of {time.monotonic() - begin:.0f} s in all:")
     for outcome in sorted(suite.outcomes, key=lambda outcome: -outcome.seconds)[:8]:
-        print(f"  {outcome.seconds:6.0f} s  {outcome.check.name}")
+        print(f"  {outcome.seconds:6.0f} s  {outcome.name}")
     for outcome in suite.outcomes:
         if not outcome.ok:
-            print(f"failed: {outcome.check.name}: {outcome.log}")
+            print(f"failed: {outcome.name}: {outcome.log}")
     counts = total(outcome.counts for outcome in suite.outcomes)
     print(counts)
     return 1 if counts.failed or not suite.outcomes else 0

@@ -8,6 +8,7 @@ runners get them from the same play with other variables, and it is put back at 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,18 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         sudo=True,
     )
     assert len(found) == 1, f"{inventory} has {len(found)} hosts; allowed: one"
-    live = Site(found[0], inventory)
-    yield live
-    live.wants({})
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        share_connection(found[0], folder)
+        live = Site(found[0], inventory)
+        yield live
+        live.wants({})
+
+
+def share_connection(host: Any, folder: str) -> None:
+    """Have testinfra's commands go through one SSH connection; by itself it makes one for each."""
+    reached = host.backend.ansible_runner.get_host(host.backend.host)
+    if reached is not None and hasattr(reached.backend, "controlpath"):
+        reached.backend.controlpath = reached.backend.controlpath or f"{folder}/c"
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ imitate() {
 # A container that does nothing, from the image of environments.
 idle() { docker run --detach --name "$1" "${@:2}" --entrypoint sleep "$(image)" infinity > /dev/null; }
 gone() { docker rm --force --volumes "$@" > /dev/null; }
-anew() { systemctl kill --kill-whom=main --signal=CONT "$unit" || true; systemctl reset-failed "$unit" || true; systemctl restart "$unit"; }
+anew() { gone "$(container)" 2> /dev/null || true; systemctl kill --kill-whom=main --signal=CONT "$unit" || true; systemctl reset-failed "$unit" || true; systemctl restart "$unit"; }
 # Hold a lock on a file until told to let go; the process belongs to no unit of ours.
 hold() { systemd-run --quiet --unit=somebody --service-type=exec flock --exclusive "$1" sleep infinity; sleep 0.3; }
 let_go() { systemctl stop somebody.service; }

@@ -6,16 +6,9 @@ import resource
 from pathlib import Path
 
 import pytest
-from hosts import (
-    Failure,
-    Host,
-    has_sys_resource,
-    inventory,
-    recipe,
-    start_options,
-    unified_cgroups,
-    write_inventory,
-)
+from hosts import Host, inventory, write_inventory
+from images import recipe
+from machine import Failure, has_sys_resource, start_options, unified_cgroups
 
 LIMITS = {"nofile": 20000, "nproc": 5000}
 HOST = Host(
