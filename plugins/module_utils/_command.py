@@ -121,7 +121,7 @@ def pipe(
         source_error: IO[bytes] = stack.enter_context(_open(log))
         source_error.seek(0, os.SEEK_END)
         begin = source_error.tell()
-        sink_out, sink_error = (stack.enter_context(TemporaryFile()) for _ in range(2))
+        sink_out, sink_error = (stack.enter_context(TemporaryFile()) for _ignored in range(2))
         processes: list[subprocess.Popen[bytes]] = []
 
         def start(argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes] | Result:
@@ -139,7 +139,8 @@ def pipe(
             if isinstance(first, Result):
                 return first, Result(0)
             second = start(sink, stdin=first.stdout, stdout=sink_out, stderr=sink_error)
-            assert first.stdout is not None
+            if first.stdout is None:
+                raise AssertionError("first.stdout is set by now")
             first.stdout.close()
             try:
                 codes = [p.wait(max(0.0, deadline - time.monotonic())) for p in processes]

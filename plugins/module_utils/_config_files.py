@@ -160,7 +160,8 @@ def apply(wanted: Plan) -> None:
         except OSError as error:
             raise HostError(f"{item.path} can't be made: {error.strerror}") from error
     for item in wanted.files:
-        assert item.content is not None
+        if item.content is None:
+            raise AssertionError("item.content is set by now")
         _files.write_atomic(item.path, item.content, item.attributes)
     for path in wanted.removed:
         try:

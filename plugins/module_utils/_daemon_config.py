@@ -63,7 +63,8 @@ def parse(text: str, source: str) -> Config:
     config = _unique(value, (), twice)
     if twice:
         raise HostError(f"{source}: there more than once: {', '.join(twice)}; leave one of each in the file")
-    assert isinstance(config, dict)
+    if not isinstance(config, dict):
+        raise AssertionError("a JSON object is a dict")
     return config
 
 

@@ -173,7 +173,7 @@ def storage(config: Config, around: Surroundings) -> Iterator[Problem]:
         if allowed is not None and driver not in allowed:
             yield _refused(config, "storage-driver", f"one of {', '.join(allowed)}{why}")
     for index, text in enumerate(config.get("storage-opts", ())):
-        name, _, value = text.partition("=")
+        name, _ignored, value = text.partition("=")
         place = ("storage-opts", index)
         if snapshotter:
             yield Problem(place, text, f"none with features.containerd-snapshotter; {GRAPH_DRIVER_WORDS}")
@@ -270,7 +270,7 @@ def control_groups(config: Config, around: Surroundings) -> Iterator[Problem]:
 def names(config: Config, around: Surroundings) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for index, label in enumerate(config.get("labels", ())):
-        key, _, value = label.partition("=")
+        key, _ignored, value = label.partition("=")
         if seen.setdefault(key, value) != value:
             yield Problem(("labels", index), label, f"each name once, but {key}={seen[key]} is there too")
     if "host-gateway-ip" in config and "host-gateway-ips" in config:
@@ -302,7 +302,7 @@ RULES: tuple[Rule, ...] = (
 
 def _place(name: str) -> Path:
     """Where a name of :func:`_networks.daemon_ranges` is in the configuration."""
-    key, _, rest = name[1:].partition("[")
+    key, _ignored, rest = name[1:].partition("[")
     return (key, int(rest.split("]")[0]), "base") if rest else (key,)
 
 

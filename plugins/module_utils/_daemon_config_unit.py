@@ -92,7 +92,7 @@ def read_command_line(unit: str, runner: Runner, root: pathlib.Path = pathlib.Pa
     answer = runner(["systemctl", "show", "-p", _PROPERTIES, unit], check=False, timeout=10.0)
     properties: dict[str, list[str]] = {}
     for text in answer.out.splitlines() if answer.ok else ():
-        key, _, value = text.partition("=")
+        key, _ignored, value = text.partition("=")
         properties.setdefault(key, []).append(value)
     if properties.get("LoadState") == ["loaded"] and properties.get("NeedDaemonReload") == ["no"]:
         return CommandLine(unit, _flags_from_show(properties, root))
@@ -143,7 +143,7 @@ def _service_lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
         if line.startswith("["):
             section = line
         elif section == "[Service]" and "=" in line and line[0] not in "#;":
-            key, _, value = line.partition("=")
+            key, _ignored, value = line.partition("=")
             yield key.strip(), value.strip()
 
 
@@ -154,7 +154,7 @@ def _environment_file(root: pathlib.Path, name: str) -> dict[str, str]:
         return {}
     lines = [line.strip() for line in re.sub(r"\\\n", " ", text).splitlines()]
     pairs = (line.partition("=") for line in lines if "=" in line and line[0] not in "#;")
-    return {key.strip(): " ".join(_split(value)) for key, _, value in pairs}
+    return {key.strip(): " ".join(_split(value)) for key, _ignored, value in pairs}
 
 
 def _assignments(text: str) -> dict[str, str]:

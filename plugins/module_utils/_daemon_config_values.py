@@ -15,12 +15,13 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Union
 from urllib.parse import urlsplit
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _networks
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 
-Path = tuple[str | int, ...]
+Path = tuple[Union[str, int], ...]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def read_used(run: Runner) -> dict[str, list[str]]:
     used: dict[str, list[str]] = {}
     result = run(["docker", "ps", "--all", "--no-trunc", "--format", "{{.Image}}\t{{.Names}}"])
     for line in result.out.splitlines():
-        name, _, container = line.partition("\t")
+        name, _ignored, container = line.partition("\t")
         used.setdefault(name, []).append(container)
     return used
 
@@ -155,7 +155,8 @@ def _build(builder: Builder, recipe: image.Recipe, names: image.Reference, make_
 
 
 def _make_base(builder: Builder, recipe: image.Recipe, names: image.Reference, work: Path) -> None:
-    assert names.base_reference is not None
+    if names.base_reference is None:
+        raise AssertionError("names.base_reference is set by now")
     preferences = image.preferences_text(recipe)
     if preferences:
         (work / "preferences").write_text(preferences, encoding="utf-8")

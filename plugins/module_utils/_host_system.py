@@ -119,7 +119,7 @@ def package_names(asked: Sequence[str]) -> list[str]:
     for name in asked:
         if not _PACKAGE.match(name):
             raise InputError("packages", name, "names of Debian packages (a-z, 0-9, +, -, .)")
-    return list(dict.fromkeys([*asked, *(name for names, _ in ENGINES.values() for name in names)]))
+    return list(dict.fromkeys([*asked, *(name for names, _ignored in ENGINES.values() for name in names)]))
 
 
 def query_packages(run: Runner, names: Sequence[str]) -> Result:

@@ -15,11 +15,12 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Union
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+Interface = Union[ipaddress.IPv4Interface, ipaddress.IPv6Interface]
 
 #: The longest prefix that leaves room for a gateway and one container, by IP version.
 LONGEST_PREFIX = {4: 30, 6: 126}

@@ -53,13 +53,13 @@ def overlaps(
         ignored = any(fnmatchcase(interface, pattern) for pattern in ignore_devices)
         if ignored or network.prefixlen == 0 or network.is_link_local or network.is_multicast:
             continue
-        for one, _ in overlapping(ours, [NamedRange("route", network)]):
+        for one, _ignored in overlapping(ours, [NamedRange("route", network)]):
             found.append(RouteOverlap(one.name, str(one.network), str(network), interface))
     for server in nameservers:
         try:
             address = ipaddress.ip_network(server.split("%")[0])
         except ValueError:
             continue
-        for one, _ in overlapping(ours, [NamedRange("nameserver", address)]):
+        for one, _ignored in overlapping(ours, [NamedRange("nameserver", address)]):
             found.append(RouteOverlap(one.name, str(one.network), f"the host's nameserver {server}", None))
     return found

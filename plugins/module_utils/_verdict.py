@@ -49,7 +49,7 @@ def preflight_verdict(
     roots = _runner_roots(facts, runners)
     for variable, (name, answer) in roots.items():
         refusals += _refused(judge_data_root, answer, variable, owner="runner", name=name)
-    refusals += _refused(judge_apart, {variable: answer for variable, (_, answer) in roots.items()})
+    refusals += _refused(judge_apart, {variable: answer for variable, (_name, answer) in roots.items()})
     refusals += _overlapping(facts, runners, daemon or {})
     refusals += _too_large(facts, runners)
     return {"modes": verdicts, "refusals": refusals}

@@ -104,7 +104,9 @@ def verify(
         "notes": [one.as_dict() for one in report.notes],
         "report": lines(dolls, report),
         "tree": dolls,
-        "runners": {name: (view.state or {"state": "unknown"}) for name, view in sorted(seen.runners.items())},
+        "runners": {
+            name: (view.state or {"state": "unknown"}) for name, view in sorted(seen.runners.items())
+        },
         "checks": report.checks,
         "seconds": round(clock() - begun, 3),
     }

@@ -27,7 +27,36 @@ BRIDGE_MTU = "com.docker.network.driver.mtu"
 #: Keys that decide where data lies, which addresses are used, or who may do what. A value that
 #: isn't ours is reported even before it is in effect; other foreign keys belong to others.
 SENSITIVE = frozenset(
-    ["authorization-plugins", "bip", "bridge", "cgroup-parent", "containerd", "data-root", "default-address-pools", "default-runtime", "exec-opts", "exec-root", "features", "firewall-backend", "fixed-cidr", "hosts", "icc", "insecure-registries", "ip-forward", "ip-masq", "iptables", "live-restore", "mtu", "no-new-privileges", "rootless", "seccomp-profile", "selinux-enabled", "storage-driver", "storage-opts", "userns-remap"]
+    [
+        "authorization-plugins",
+        "bip",
+        "bridge",
+        "cgroup-parent",
+        "containerd",
+        "data-root",
+        "default-address-pools",
+        "default-runtime",
+        "exec-opts",
+        "exec-root",
+        "features",
+        "firewall-backend",
+        "fixed-cidr",
+        "hosts",
+        "icc",
+        "insecure-registries",
+        "ip-forward",
+        "ip-masq",
+        "iptables",
+        "live-restore",
+        "mtu",
+        "no-new-privileges",
+        "rootless",
+        "seccomp-profile",
+        "selinux-enabled",
+        "storage-driver",
+        "storage-opts",
+        "userns-remap",
+    ]
 )
 #: Flags of dockerd's usual command line, from Debian's and Docker's units.
 USUAL_FLAGS = frozenset({"host", "containerd"})
@@ -74,7 +103,10 @@ ANSWERS: dict[str, _Answer] = {
     "log-driver": lambda engine, want: (engine.info.get("LoggingDriver"), want),
     "live-restore": lambda engine, want: (engine.info.get("LiveRestoreEnabled"), want),
     "bip": lambda engine, want: (_bridge_address(engine), want),
-    "default-address-pools": lambda engine, want: (_pools(engine.info.get("DefaultAddressPools")), _pools(want)),
+    "default-address-pools": lambda engine, want: (
+        _pools(engine.info.get("DefaultAddressPools")),
+        _pools(want),
+    ),
     "mtu": lambda engine, want: (_option(engine.network("bridge"), BRIDGE_MTU, "1500"), str(want or 1500)),
     "icc": lambda engine, want: (
         _option(engine.network("bridge"), "com.docker.network.bridge.enable_icc", "true"),
@@ -122,7 +154,7 @@ def load_unique(text: str) -> dict[str, Any]:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
+        keys = [key for key, _ignored in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(f"the key {twice[0]} is there twice")
@@ -138,7 +170,9 @@ def _show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def check_daemon(report: Report, engine: EngineView, wanted: Mapping[str, Any], subject: str, remedy: str) -> None:
+def check_daemon(
+    report: Report, engine: EngineView, wanted: Mapping[str, Any], subject: str, remedy: str
+) -> None:
     """The running daemon against the wanted configuration."""
     found = {key: (live, want) for key, live, want in differences(engine, wanted)}
     for key in wanted:
@@ -184,10 +218,18 @@ def check_daemon_file(report: Report, expect: Expect, seen: Observed) -> None:
             f"{path} has {key} {_show(there)} and should have {_show(want)}; it counts from the next restart on",
             f"{SITE}: it puts {key} back",
         )
-    running = {key: live for key, live, _ in differences(seen.engine, present)} if not seen.engine.error else {}
+    running = (
+        {key: live for key, live, _ignored in differences(seen.engine, present)}
+        if not seen.engine.error
+        else {}
+    )
     for key in sorted(set(present) - set(wanted)):
         known = key in OPTIONS
-        when = "the running daemon doesn't have it yet" if key in running else "it is in effect or can't be asked for"
+        when = (
+            "the running daemon doesn't have it yet"
+            if key in running
+            else "it is in effect or can't be asked for"
+        )
         report.check(
             known and key not in SENSITIVE,
             "daemon_foreign_key",
@@ -205,7 +247,7 @@ def check_daemon_flags(report: Report, expect: Expect, seen: Observed) -> None:
     for word in seen.engine_command[1:]:
         if not word.startswith("-"):
             continue
-        flag, _, _value = word.lstrip("-").partition("=")
+        flag, _ignored, _value = word.lstrip("-").partition("=")
         flag = flag if word.startswith("--") else shorts.get(flag[:1], flag)
         key = names.get(flag)
         report.check(

@@ -79,7 +79,9 @@ def ask(path: str, url: str, *, root: str = "/", timeout: float = 5.0) -> Any:
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != 200:
-            raise NoAnswer(f"{url} answers {answer.status}: {body[:300].decode(errors='replace')}", answer.status)
+            raise NoAnswer(
+                f"{url} answers {answer.status}: {body[:300].decode(errors='replace')}", answer.status
+            )
         return json.loads(body)
     except ConnectionRefusedError:
         raise NoAnswer(f"nothing listens on {path}") from None

@@ -80,7 +80,9 @@ def check_environments(report: Report, expect: Expect, seen: Observed) -> None:
         _check_current(report, expect, seen, name, config)
 
 
-def _check_current(report: Report, expect: Expect, seen: Observed, name: str, config: Mapping[str, Any]) -> None:
+def _check_current(
+    report: Report, expect: Expect, seen: Observed, name: str, config: Mapping[str, Any]
+) -> None:
     current = [one for one, key in named_by_state(seen, name).items() if key == "environment"]
     state = runner_state(seen, name)
     if not current or state not in ("ready", "running"):
@@ -123,7 +125,12 @@ def _check_current(report: Report, expect: Expect, seen: Observed, name: str, co
 
 
 def _check_image(
-    report: Report, expect: Expect, seen: Observed, found: Environment, subject: str, config: Mapping[str, Any]
+    report: Report,
+    expect: Expect,
+    seen: Observed,
+    found: Environment,
+    subject: str,
+    config: Mapping[str, Any],
 ) -> None:
     image = str((found.inspect.get("Config") or {}).get("Image", ""))
     name = str(config["name"])
@@ -184,7 +191,11 @@ def _check_namespaces(
     """What the record of the mode promises of the running processes."""
     record = MODES.get(str((config.get("mode") or {}).get("name")))
     promises, name = record.promises if record else (), str(config["name"])
-    for kind, promise in (("pid", "own_pid_namespace"), ("net", "own_network_namespace"), ("mnt", "own_mount_namespace")):
+    for kind, promise in (
+        ("pid", "own_pid_namespace"),
+        ("net", "own_network_namespace"),
+        ("mnt", "own_mount_namespace"),
+    ):
         if promise in promises:
             report.check(
                 found.namespaces.get(kind) not in (None, seen.namespaces.get(kind)),
@@ -218,8 +229,20 @@ def check_limits(report: Report, found: Environment, subject: str, config: Mappi
     remedy = restart(str(config["name"]))
     for controller, want, has, slack, show in (
         ("memory", wanted.get("memory_bytes"), live.memory_bytes, PAGE, _size),
-        ("cpu", wanted.get("cpus"), live.cpus, 0.01, lambda value: "none" if value is None else f"{value:g} CPUs"),
-        ("pids", wanted.get("pids"), live.pids, 0, lambda value: "none" if value is None else f"{value} processes"),
+        (
+            "cpu",
+            wanted.get("cpus"),
+            live.cpus,
+            0.01,
+            lambda value: "none" if value is None else f"{value:g} CPUs",
+        ),
+        (
+            "pids",
+            wanted.get("pids"),
+            live.pids,
+            0,
+            lambda value: "none" if value is None else f"{value} processes",
+        ),
     ):
         if want is None:
             continue
@@ -248,7 +271,12 @@ def _check_data_root(report: Report, found: Environment, subject: str, config: M
     identity = found.labels.get("matryoshka.environment", "")
     wanted = posixpath.join(directory, "data" if config.get("cache") == "persistent" else f"data-{identity}")
     source = next(
-        (str(one.get("Source")) for one in found.inspect.get("Mounts") or [] if one.get("Destination") == target), None
+        (
+            str(one.get("Source"))
+            for one in found.inspect.get("Mounts") or []
+            if one.get("Destination") == target
+        ),
+        None,
     )
     report.check(
         source == wanted,

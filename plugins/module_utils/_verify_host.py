@@ -191,7 +191,8 @@ def _check_holders(report: Report, expect: Expect, seen: Observed, root: str, su
         not foreign,
         "data_root_held",
         subject,
-        f"another process holds its data root {root}: " + ", ".join(f"{one.name} (pid {one.pid})" for one in foreign),
+        f"another process holds its data root {root}: "
+        + ", ".join(f"{one.name} (pid {one.pid})" for one in foreign),
         "; ".join(f"kill {one.pid}" for one in foreign) + f"; then systemctl restart {expect.engine_unit}",
     )
     folders = {f"runner {one['name']}": str(one["directory"]) for one in expect.runners}
@@ -201,7 +202,12 @@ def _check_holders(report: Report, expect: Expect, seen: Observed, root: str, su
         for mount in container.get("Mounts") or []:
             source = str(mount.get("Source") or "")
             for owner, folder in [*folders.items(), (subject, root)]:
-                if owner == mine or not folder or not mount.get("RW", True) or not _meets(source, folder, owner == subject):
+                if (
+                    owner == mine
+                    or not folder
+                    or not mount.get("RW", True)
+                    or not _meets(source, folder, owner == subject)
+                ):
                     continue
                 name = str((container.get("Names") or ["?"])[0]).lstrip("/")
                 report.check(
@@ -225,7 +231,11 @@ def _meets(source: str, folder: str, engine: bool) -> bool:
 def check_files(report: Report, expect: Expect, seen: Observed) -> None:
     """Installed files are as they were installed, and nobody else can replace them."""
     told = {one.subject for one in report.findings if one.code == "runner_config"}
-    told = {posixpath.join(CONFIGS, f"{one['name']}.json") for one in expect.runners if f"runner {one['name']}" in told}
+    told = {
+        posixpath.join(CONFIGS, f"{one['name']}.json")
+        for one in expect.runners
+        if f"runner {one['name']}" in told
+    }
     for item in expect.files:
         path, view = str(item["path"]), seen.files.get(str(item["path"]))
         subject = f"file {path}"
@@ -233,11 +243,16 @@ def check_files(report: Report, expect: Expect, seen: Observed) -> None:
             view is not None, "file_missing", subject, f"{path} isn't there", f"{SITE}: it writes the file"
         ):
             continue
-        assert view is not None
+        if view is None:
+            raise AssertionError("view is set by now")
         wanted = {
             key: item[key] for key in ("mode", "owner", "group") if item.get(key) is not None and key in item
         }
-        different = [f"{key} {getattr(view, key)} instead of {want}" for key, want in wanted.items() if not _equal(key, view, want)]
+        different = [
+            f"{key} {getattr(view, key)} instead of {want}"
+            for key, want in wanted.items()
+            if not _equal(key, view, want)
+        ]
         report.check(
             not different,
             "file_mode",

@@ -60,7 +60,7 @@ def parse_firewall(text: str) -> Firewall:
         elif line.startswith(":"):
             table.setdefault(line[1:].split(" ")[0], [])
         elif line.startswith("-A "):
-            chain, _, rule = line[3:].partition(" ")
+            chain, _ignored, rule = line[3:].partition(" ")
             table.setdefault(chain, []).append(rule)
     return firewall
 
@@ -153,8 +153,8 @@ def read_process(pid: int) -> Holder:
 def unit_of(cgroup: str) -> str:
     """The systemd unit in the text of a ``/proc/<pid>/cgroup``, empty if there is none."""
     for line in cgroup.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
+        number, _ignored, rest = line.partition(":")
+        controllers, _ignored, path = rest.partition(":")
         if controllers == "name=systemd" or number == "0":
             for part in reversed(path.split("/")):
                 if part.endswith((".service", ".scope")):
@@ -183,7 +183,9 @@ def cgroup_directories(cgroup: str, mounts: Iterable[Mount]) -> dict[str, tuple[
     found: dict[str, tuple[str, str]] = {}
     for mount in mounts:
         if mount.filesystem == "cgroup":
-            names = [name for name in ("memory", "cpu", "pids") if name in mount.super_options and name in paths]
+            names = [
+                name for name in ("memory", "cpu", "pids") if name in mount.super_options and name in paths
+            ]
         elif mount.filesystem == "cgroup2":
             names = [name for name in ("memory", "cpu", "pids") if name not in paths and "unified" in paths]
         else:
@@ -193,7 +195,9 @@ def cgroup_directories(cgroup: str, mounts: Iterable[Mount]) -> dict[str, tuple[
             if mount.root != "/" and path.startswith(mount.root):
                 path = path[len(mount.root) :] or "/"
             if not path.startswith("/.."):
-                found.setdefault(name, (mount.mount_point, posixpath.join(mount.mount_point, path.lstrip("/"))))
+                found.setdefault(
+                    name, (mount.mount_point, posixpath.join(mount.mount_point, path.lstrip("/")))
+                )
     return found
 
 

@@ -32,7 +32,7 @@ def check_ranges(report: Report, expect: Expect, seen: Observed) -> None:
     addresses = [
         {"interface": "an interface of its own", "destination": f"{one}/32"}
         for one in seen.net.addresses
-        if not any(_inside(one, network) for _, network in seen.net.routes if network != "0.0.0.0/0")
+        if not any(_inside(one, network) for _ignored, network in seen.net.routes if network != "0.0.0.0/0")
     ]
     bridges = [_bridge(network) for network in seen.engine.networks if network.get("Driver") == "bridge"]
     if seen.engine.error:
@@ -61,7 +61,11 @@ def check_ranges(report: Report, expect: Expect, seen: Observed) -> None:
 
 
 def _ranges_only(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key in ("bip", "bip6", "default-address-pools") and value}
+    return {
+        key: value
+        for key, value in config.items()
+        if key in ("bip", "bip6", "default-address-pools") and value
+    }
 
 
 def _inside(address: str, network: str) -> bool:
@@ -76,7 +80,10 @@ def _bridge(network: Mapping[str, Any]) -> str:
 def _way_out(found: list[_routes.RouteOverlap]) -> str:
     name = next((one.interface for one in found if one.interface), None)
     if name is None:
-        return "choose other ranges (docker_bip, docker_address_pools, runner_bip, runner_address_pools), and " + SITE
+        return (
+            "choose other ranges (docker_bip, docker_address_pools, runner_bip, runner_address_pools), and "
+            + SITE
+        )
     return (
         f"ip route show dev {name} and remove that network (ip link delete {name} if nobody needs it), "
         f"or choose ranges apart from it (docker_address_pools, runner_address_pools), and {SITE}"
@@ -119,7 +126,7 @@ def check_bridge(report: Report, engine: EngineView, net: NetView, subject: str,
     """The default bridge's interface is there and has the address that the engine believes in."""
     bridge = engine.network("bridge")
     for config in (bridge.get("IPAM") or {}).get("Config") or []:
-        gateway = str(config.get("Gateway") or "").split("/")[0]
+        gateway = str(config.get("Gateway") or "").partition("/")[0]
         if gateway and ":" not in gateway:
             report.check(
                 gateway in net.addresses,
@@ -157,7 +164,11 @@ def check_firewall(
         return
     wall = net.firewall
     if not report.check(
-        wall.error is None, "firewall_unread", subject, f"iptables-save fails: {wall.error}", "apt-get install iptables"
+        wall.error is None,
+        "firewall_unread",
+        subject,
+        f"iptables-save fails: {wall.error}",
+        "apt-get install iptables",
     ):
         return
     if not report.check(
@@ -217,7 +228,9 @@ def _before(rules: list[str], mark: str) -> list[str]:
     return rules
 
 
-def check_backends(report: Report, environment: Environment, seen: Observed, subject: str, remedy: str) -> None:
+def check_backends(
+    report: Report, environment: Environment, seen: Observed, subject: str, remedy: str
+) -> None:
     """Inner and outer rules are in the same backend, else the kernel evaluates two sets."""
     inner, outer = environment.net.firewall.backend, seen.net.firewall.backend
     report.check(

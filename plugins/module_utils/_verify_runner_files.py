@@ -93,7 +93,9 @@ def read_runner(config: Mapping[str, Any], locks: Iterable[Lock]) -> RunnerView:
     pid = (seen.state or {}).get("pid")
     if isinstance(pid, int) and host.exists(f"/proc/{pid}"):
         seen.pid_unit = read_process(pid).unit
-    root = ((seen.state or {}).get("environment") or {}).get("data_root") or posixpath.join(config["directory"], "data")
+    root = ((seen.state or {}).get("environment") or {}).get("data_root") or posixpath.join(
+        config["directory"], "data"
+    )
     seen.data_holders = lock_holders(posixpath.join(str(root), HELD_FILE), locks)
     lock = posixpath.join(str(config["directory"]), "lock")
     seen.lock_exists = host.exists(lock)
@@ -119,7 +121,9 @@ def read_queue(path: str) -> QueueView:
         seen.folders[name] = read_file(folder)
         names = View().names(folder) if name != "done" else []
         if name == "claimed":
-            names = [f"{runner}/{job}" for runner in names for job in View().names(posixpath.join(folder, runner))]
+            names = [
+                f"{runner}/{job}" for runner in names for job in View().names(posixpath.join(folder, runner))
+            ]
         views = {entry: read_file(posixpath.join(folder, entry)) for entry in names[:ENTRIES]}
         seen.entries[name] = {entry: view for entry, view in views.items() if view is not None}
     return seen

@@ -115,7 +115,9 @@ def _check_config(report: Report, config: Mapping[str, Any], view: RunnerView, s
         return
     text = f"it still works with another configuration than {path} holds"
     if said == "running" and used != view.config_sha256:
-        report.note("runner_config_old", subject, text + "; the new one counts when its job ends", "nothing: wait")
+        report.note(
+            "runner_config_old", subject, text + "; the new one counts when its job ends", "nothing: wait"
+        )
         return
     report.check(used == view.config_sha256, "runner_config_old", subject, text, restart(name))
 
@@ -169,15 +171,15 @@ def _check_data_root(report: Report, seen: Observed, name: str, view: RunnerView
 
 
 def _names(holders: list[Holder]) -> str:
-    return ", ".join(f"{one.name or 'a process'} (pid {one.pid}{', ' + one.unit if one.unit else ''})" for one in holders)
+    return ", ".join(
+        f"{one.name or 'a process'} (pid {one.pid}{', ' + one.unit if one.unit else ''})" for one in holders
+    )
 
 
 def check_queues(report: Report, expect: Expect, seen: Observed) -> None:
     """Directory queues: sound folders, nothing stuck in them."""
     for path, queue in seen.queues.items():
-        names = [
-            str(one["name"]) for one in expect.runners if (one.get("agent") or {}).get("queue") == path
-        ]
+        names = [str(one["name"]) for one in expect.runners if (one.get("agent") or {}).get("queue") == path]
         _check_folders(report, path, queue)
         _check_waiting(report, seen, path, queue, names)
         _check_claimed(report, seen, path, queue, names)
@@ -203,21 +205,27 @@ def _check_folders(report: Report, path: str, queue: QueueView) -> None:
             SITE,
         ):
             continue
-        assert view is not None
+        if view is None:
+            raise AssertionError("view is set by now")
         loose = 0o002 if name == "new" else 0o022
         report.check(
             view.owner == "root" and not int(view.mode, 8) & loose,
             "queue_folder",
             subject,
             f"{folder} belongs to {view.owner} with mode {view.mode}: "
-            + ("anybody could hand in jobs" if name == "new" else "others than root could change jobs and results"),
+            + (
+                "anybody could hand in jobs"
+                if name == "new"
+                else "others than root could change jobs and results"
+            ),
             f"chown root {folder}; chmod {'2770' if name == 'new' else '0755' if not name else '2750'} {folder}",
         )
 
 
 def _check_waiting(report: Report, seen: Observed, path: str, queue: QueueView, names: list[str]) -> None:
     pruning = any(
-        name.startswith("matryoshka-prune") and name.endswith(".service") and state.up for name, state in seen.units.items()
+        name.startswith("matryoshka-prune") and name.endswith(".service") and state.up
+        for name, state in seen.units.items()
     )
     if pruning:
         return
@@ -238,7 +246,7 @@ def _check_waiting(report: Report, seen: Observed, path: str, queue: QueueView, 
 
 def _check_claimed(report: Report, seen: Observed, path: str, queue: QueueView, names: list[str]) -> None:
     for entry, view in queue.entries.get("claimed", {}).items():
-        runner, _, job = entry.partition("/")
+        runner, _ignored, job = entry.partition("/")
         state = (seen.runners[runner].state if runner in seen.runners else None) or {}
         running = (state.get("job") or {}).get("id") == job
         settled = seen.now - view.changed > PATIENCE
@@ -252,4 +260,3 @@ def _check_claimed(report: Report, seen: Observed, path: str, queue: QueueView, 
             if runner in names
             else f"look at {path}/claimed/{entry}, then hand it in again: mv {path}/claimed/{entry}/script {path}/new/{job}",
         )
-

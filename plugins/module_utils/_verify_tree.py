@@ -109,7 +109,9 @@ def lines(dolls: Sequence[Mapping[str, Any]], report: Report) -> list[str]:
     """The tree, the notes and the findings for people, line by line."""
     rows = [COLUMNS, *(row for node in dolls for row in _rows(node, 0))]
     widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
-    told = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    told = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     told += [f"note: {one.subject}: {one.text} [{one.code}]" for one in report.notes]
     for number, one in enumerate(report.findings, 1):
         told += [f"{number}. {one.subject}: {one.text} [{one.code}]", f"   remedy: {one.remedy}"]

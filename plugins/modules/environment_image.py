@@ -180,7 +180,6 @@ kept:
 """
 
 import signal
-import sys
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -225,12 +224,17 @@ def argument_spec() -> dict[str, Any]:
     }
 
 
+def interrupted(number: int, _frame: object) -> None:
+    """End by an exception, so that what was begun is removed."""
+    raise HostError(f"interrupted by signal {number}; what was begun is removed")
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["recipe"])]
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit("interrupted"))
+        signal.signal(number, interrupted)
     try:
         result = apply(module.params, module.check_mode, run, pipe)
         for refusal in result.pop("refused", []):

@@ -58,9 +58,11 @@ ON_A_PLAIN_HOST = {
     ),
     "name with a path": Bad(
         {"runner_runners": [{"name": "../ci"}]},
-        ("runner_runners[0].name: '../ci' is refused; allowed: 1 to 32 lower-case letters, digits and hyphens",),
+        (
+            "runner_runners[0].name: '../ci' is refused; allowed: 1 to 32 lower-case letters, digits and hyphens",
+        ),
     ),
-    "no name": Bad({"runner_runners": [{"cache": "none"}]}, ("runner_runners",  "name")),
+    "no name": Bad({"runner_runners": [{"cache": "none"}]}, ("runner_runners", "name")),
     "misspelt option": Bad(
         runner(memroy="4G"), ("runner_runners[ci].memroy: '4G' is refused", "did you mean memory?")
     ),
@@ -73,7 +75,8 @@ ON_A_PLAIN_HOST = {
         ("runner_runners[ci].memory: 'lots' is refused; allowed: a size such as 512M, 4G",),
     ),
     "memory that is too small": Bad(
-        runner(memory="5M"), ("runner_runners[ci].memory: '5M' is refused; allowed: ", "at least 134217728 bytes")
+        runner(memory="5M"),
+        ("runner_runners[ci].memory: '5M' is refused; allowed: ", "at least 134217728 bytes"),
     ),
     "memory that the host hasn't": Bad(
         runner(memory="900T"), ("runner_runners[ci].memory: ", "allowed: at most the host's ", " bytes")
@@ -90,7 +93,8 @@ ON_A_PLAIN_HOST = {
         ("runner_runners[ci].pids: '4G' is refused; allowed: a whole number from 64 to 4194304",),
     ),
     "build cache that is no size": Bad(
-        {"docker_build_cache_limit": "huge"}, ("docker_build_cache_limit: 'huge' is refused; allowed: ", "size")
+        {"docker_build_cache_limit": "huge"},
+        ("docker_build_cache_limit: 'huge' is refused; allowed: ", "size"),
     ),
     "data root that is a file": Bad(
         runner(directory=f"{DATA}/bad/file"),
@@ -130,7 +134,11 @@ ON_A_PLAIN_HOST = {
                 {"name": "b", "directory": f"{DATA}/bad/link"},
             ]
         },
-        ("runner_runners[b].directory", f"'{DATA}/bad/link' is refused", f"runner_runners[a].directory has '{DATA}/bad/real'"),
+        (
+            "runner_runners[b].directory",
+            f"'{DATA}/bad/link' is refused",
+            f"runner_runners[a].directory has '{DATA}/bad/real'",
+        ),
     ),
     "engine's data root on overlay": Bad(
         {"docker_data_root": "/opt/docker"}, ("docker_data_root: '/opt/docker' is refused", "is on overlay")
@@ -145,7 +153,12 @@ ON_A_PLAIN_HOST = {
     ),
     "pool that overlaps a route of the host": Bad(
         runner(address_pools=[{"base": "10.66.0.0/15", "size": 24}]),
-        ("runner_runners[ci].default-address-pools[0]", "10.66.0.0/15", "10.66.7.0/24", "choose another range"),
+        (
+            "runner_runners[ci].default-address-pools[0]",
+            "10.66.0.0/15",
+            "10.66.7.0/24",
+            "choose another range",
+        ),
     ),
     "bridge that overlaps a route of the host": Bad(
         {"docker_bip": "10.66.7.1/26"}, ("docker_bip", "10.66.7.0/26", "10.66.7.0/24", "choose another range")
@@ -168,7 +181,10 @@ ON_A_PLAIN_HOST = {
     ),
     "inner bip that is no address": Bad(
         runner(bip="not-an-ip"),
-        ("runner_runners[ci]", "bip: 'not-an-ip' is refused; allowed: an IPv4 address with its prefix length"),
+        (
+            "runner_runners[ci]",
+            "bip: 'not-an-ip' is refused; allowed: an IPv4 address with its prefix length",
+        ),
     ),
     "unknown storage driver": Bad(
         daemon(storage_driver="overlay9"),
@@ -193,15 +209,19 @@ ON_A_PLAIN_HOST = {
         ("runner_runners[ci].mounts: '/run/docker.sock:/run/docker.sock' is refused", "root on the host"),
     ),
     "unknown agent": Bad(
-        runner(agent="jenkins"), ("runner_runners[ci].agent: 'jenkins' is refused; allowed: one of command, local",)
+        runner(agent="jenkins"),
+        ("runner_runners[ci].agent: 'jenkins' is refused; allowed: one of command, local",),
     ),
     "command that is no list": Bad(
         runner(agent={"name": "command", "command": "make test"}),
         ("runner_runners[ci].agent.command: 'make test' is refused; allowed: a list",),
     ),
-    "duration that is none": Bad({"prune_engine_until": "soon"}, ("prune_engine_until: 'soon' is refused; allowed: ",)),
+    "duration that is none": Bad(
+        {"prune_engine_until": "soon"}, ("prune_engine_until: 'soon' is refused; allowed: ",)
+    ),
     "unknown suite": Bad(
-        {"runner_image_suite": "woody"}, ("runner_image_suite: 'woody' is refused; allowed: ", "bookworm, trixie")
+        {"runner_image_suite": "woody"},
+        ("runner_image_suite: 'woody' is refused; allowed: ", "bookworm, trixie"),
     ),
 }
 
@@ -238,7 +258,14 @@ def refusals(names: Mapping[str, tuple[ContainerHost | container_hosts.Host, Bad
         "ANSIBLE_COLLECTIONS_PATH": str(container_hosts.ROOT / "playbooks" / "collections"),
     }
     done = subprocess.run(
-        ["ansible-playbook", "-i", str(path), "-f", "4", str(container_hosts.ROOT / "playbooks" / "site.yml")],
+        [
+            "ansible-playbook",
+            "-i",
+            str(path),
+            "-f",
+            "4",
+            str(container_hosts.ROOT / "playbooks" / "site.yml"),
+        ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

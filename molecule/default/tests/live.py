@@ -61,7 +61,9 @@ class Job:
 
     def log(self) -> str:
         """The output so far."""
-        return self.site.sh(f"cat {QUEUE}/claimed/*/{self.id}/log {QUEUE}/done/{self.id}/log 2>/dev/null; true")
+        return self.site.sh(
+            f"cat {QUEUE}/claimed/*/{self.id}/log {QUEUE}/done/{self.id}/log 2>/dev/null; true"
+        )
 
     def says(self, text: str, seconds: float = 60) -> Job:
         """Wait until the log holds ``text``."""
@@ -70,7 +72,9 @@ class Job:
 
     def waits(self) -> bool:
         """Whether no runner has taken it yet."""
-        return bool(self.site.sh(f"ls -d {QUEUE}/new/{self.id} {QUEUE}/new/{self.id}@* 2>/dev/null; true").strip())
+        return bool(
+            self.site.sh(f"ls -d {QUEUE}/new/{self.id} {QUEUE}/new/{self.id}@* 2>/dev/null; true").strip()
+        )
 
     def release(self, runner: str = "ci") -> Job:
         """End the loop of :data:`HOLD` in the environment of ``runner``."""
@@ -79,7 +83,9 @@ class Job:
 
     def ended(self) -> Ended | None:
         """How it ended; None if it hasn't."""
-        text = self.site.sh(f"cat {QUEUE}/done/{self.id}/result.json {QUEUE}/refused/{self.id}/result.json 2>/dev/null; true")
+        text = self.site.sh(
+            f"cat {QUEUE}/done/{self.id}/result.json {QUEUE}/refused/{self.id}/result.json 2>/dev/null; true"
+        )
         if not text.strip():
             return None
         result = json.loads(text)
@@ -98,7 +104,11 @@ class Job:
 
     def starts(self) -> int:
         """How often any runner says it has started this job."""
-        return int(self.site.sh(f"journalctl -o cat -u 'matryoshka-runner@*' | grep -c '^job {self.id} runs in' || true"))
+        return int(
+            self.site.sh(
+                f"journalctl -o cat -u 'matryoshka-runner@*' | grep -c '^job {self.id} runs in' || true"
+            )
+        )
 
     def _explain(self) -> str:
         files = self.site.sh(f"find {QUEUE} -path '*{self.id}*' -printf '%P\\n'")
@@ -209,7 +219,9 @@ class Site:
 
     def now(self) -> str:
         """A place in the journal, for :meth:`journal`."""
-        return self.lines("journalctl --sync; journalctl -q -n 0 --show-cursor")[-1].removeprefix("-- cursor: ")
+        return self.lines("journalctl --sync; journalctl -q -n 0 --show-cursor")[-1].removeprefix(
+            "-- cursor: "
+        )
 
     def journal(self, unit: str, after: str) -> list[str]:
         """Messages of a unit, and systemd's about it, since :meth:`now` was ``after``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from conftest import SMALL
 from live import DATA, Site, wait_for
 
@@ -15,8 +14,12 @@ ONCE: dict[str, Any] = {
     "name": "once",
     "cache": "none",
     "bip": "172.24.0.1/16",
-    "agent": {"name": "command", "command": ["sh", "-c", "echo once in $(hostname); docker version; sleep 1"]},
+    "agent": {
+        "name": "command",
+        "command": ["sh", "-c", "echo once in $(hostname); docker version; sleep 1"],
+    },
 }
+EXTRA: dict[str, Any] = {"name": "extra", "bip": "172.24.0.1/16"}
 
 
 def runners(*wanted: dict[str, Any], **variables: Any) -> dict[str, Any]:
@@ -28,36 +31,47 @@ def same_environment(before: dict[str, Any], now: dict[str, Any]) -> bool:
     return (before["pid"], before["environment"]["id"]) == (now["pid"], now["environment"]["id"])
 
 
-def test_a_runner_is_added_changed_and_removed_beside_others_at_work(two_runners: Site) -> None:
+def test_a_play_that_changes_nothing_touches_nothing(defaults: Site) -> None:
+    before = defaults.ready("ci")
+    output = defaults.play({}, "site")
+    recap = output.rpartition("PLAY RECAP")[2]
+    assert "changed=0" in recap and "failed=0" in recap, output
+    assert same_environment(before, defaults.state("ci"))
+
+
+def test_runners_are_added_changed_and_removed_beside_others_at_work(two_runners: Site) -> None:
     site = two_runners
     job = site.held("ci", after="echo colour ${COLOUR:-none}")
     ci, small = site.state("ci"), site.state("small")
 
     # Added: the others aren't touched.
     start = site.now()
-    site.wants(runners(CI, SMALL, ONCE))
+    site.wants(runners(CI, SMALL, ONCE, EXTRA))
+    site.ready("extra")
     assert same_environment(ci, site.state("ci")) and same_environment(small, site.state("small"))
     command_agent_runs_again_and_again(site, start)
 
     # Changed in the middle of a job: the play doesn't wait for the job, the job doesn't notice the play.
-    site.wants(runners(BLUE, SMALL, ONCE))
+    # Removed in the same play, with the cache kept.
+    site.wants(runners(BLUE, SMALL, ONCE, runner_remove_caches=False))
     draining = site.becomes("ci", "draining")
     assert same_environment(ci, draining) and draining["job"]["id"] == job.id
     assert same_environment(small, site.state("small"))
+    assert left_of(site, "extra") == [] and site.host.file(f"{DATA}/extra/data").exists
     waiting = site.submit("echo colour ${COLOUR:-none}", "ci", "next")
     job.release("ci")
-    assert "colour none" in job.succeeds().log, "the job got another environment than the one it began in"
-    ended = waiting.succeeds()
-    assert ended.log.split() == ["colour", "blue"]
-    assert ended.environment not in (ci["environment"]["id"], job.wait().environment)
+    ended = job.succeeds()
+    assert "colour none" in ended.log, "the job got another environment than the one it began in"
     assert job.starts() == 1
+    ended_after = waiting.succeeds()
+    assert ended_after.log.split() == ["colour", "blue"] and ended_after.environment != ended.environment
 
-    # Removed, with its cache, as asked: again the others aren't touched.
+    # Removed with its cache, as asked: again the others aren't touched.
     ci = site.ready("ci")
     site.wants(runners(BLUE, SMALL))
     assert same_environment(ci, site.state("ci")) and same_environment(small, site.state("small"))
-    assert nothing_is_left_of(site, "once") == []
-    assert not site.host.file(f"{DATA}/once").exists
+    assert left_of(site, "once") == [] and not site.host.file(f"{DATA}/once").exists
+    site.sh(f"rm -rf {DATA}/extra")
 
 
 def command_agent_runs_again_and_again(site: Site, start: str) -> None:
@@ -73,7 +87,7 @@ def command_agent_runs_again_and_again(site: Site, start: str) -> None:
     assert "once in once" in site.journal(unit, start)
 
 
-def nothing_is_left_of(site: Site, runner: str) -> list[str]:
+def left_of(site: Site, runner: str) -> list[str]:
     return site.lines(
         f"docker ps -aq --filter label=matryoshka.runner={runner}; "
         f"ls -d /etc/matryoshka/runners/{runner}.json /run/matryoshka/runners/{runner}.json 2>/dev/null; "
@@ -96,22 +110,3 @@ def test_a_job_that_outlives_the_drain_timeout_is_cut_off_and_says_so(two_runner
     ended = site.submit(limit, "small", "next").succeeds()
     assert ended.log.split() in (["301"], ["max"]), ended.log
     assert same_environment(ci, site.state("ci"))
-
-
-@pytest.mark.parametrize("keeps", [True, False], ids=["cache stays", "cache goes"])
-def test_a_removed_runner_takes_its_cache_along_only_if_asked(two_runners: Site, keeps: bool) -> None:
-    site = two_runners
-    extra = {"name": "extra", "bip": "172.24.0.1/16"}
-    site.wants(runners(CI, SMALL, extra))
-    site.ready("extra")
-    site.wants(runners(CI, SMALL, runner_remove_caches=not keeps))
-    assert nothing_is_left_of(site, "extra") == []
-    assert site.host.file(f"{DATA}/extra/data").exists == keeps
-
-
-def test_a_play_that_changes_nothing_touches_nothing(defaults: Site) -> None:
-    before = defaults.ready("ci")
-    output = defaults.play({}, "site")
-    recap = output.rpartition("PLAY RECAP")[2]
-    assert "changed=0" in recap and "failed=0" in recap, output
-    assert same_environment(before, defaults.state("ci"))

@@ -75,9 +75,7 @@ def test_a_job_in_the_middle_is_cut_off_once_and_the_next_one_runs(
 @pytest.mark.parametrize(
     "breakage", [kill_inner_engine, kill_environment], ids=lambda breakage: breakage.__name__
 )
-def test_an_idle_environment_that_dies_is_replaced(
-    defaults: Site, breakage: Callable[[Site], None]
-) -> None:
+def test_an_idle_environment_that_dies_is_replaced(defaults: Site, breakage: Callable[[Site], None]) -> None:
     before = defaults.ready("ci")
     breakage(defaults)
     state = defaults.ready("ci", after=before["environment"]["id"])
@@ -90,7 +88,10 @@ def test_an_engine_that_was_stopped_takes_the_runner_along_and_brings_it_back(de
     site.sh("systemctl stop docker.socket docker.service")
     try:
         wait_for(
-            "the runner has stopped", 30, lambda: not site.main_pid("matryoshka-runner@ci.service"), site.explain
+            "the runner has stopped",
+            30,
+            lambda: not site.main_pid("matryoshka-runner@ci.service"),
+            site.explain,
         )
     finally:
         site.sh("systemctl start docker.service")
@@ -144,7 +145,9 @@ def test_overlapping_starts_never_share_a_data_root(defaults: Site) -> None:
     unit = "matryoshka-runner@ci.service"
     root = f"{DATA}/ci/data".removeprefix("/var/lib/matryoshka")
     site.write("/root/watcher.py", WATCHER)
-    site.sh("rm -f /run/watcher-stop; setsid python3 /root/watcher.py " + root + " > /root/watcher.out 2>&1 &")
+    site.sh(
+        "rm -f /run/watcher-stop; setsid python3 /root/watcher.py " + root + " > /root/watcher.out 2>&1 &"
+    )
     wait_for("the watcher works", 10, lambda: "watching" in site.sh("cat /root/watcher.out"), site.explain)
     try:
         said = site.fails("matryoshka run ci")
@@ -164,7 +167,9 @@ def test_overlapping_starts_never_share_a_data_root(defaults: Site) -> None:
     wait_for("the watcher ends", 10, lambda: len(site.lines("cat /root/watcher.out")) == 4, site.explain)
     samples, daemons, shared = site.lines("cat /root/watcher.out")[1:]
     assert shared == "never", f"these daemons had {DATA}/ci/data at one time: {shared}"
-    assert int(samples) > 100 and int(daemons) > 2, f"{samples} samples saw {daemons} daemons: the test saw nothing"
+    assert int(samples) > 100 and int(daemons) > 2, (
+        f"{samples} samples saw {daemons} daemons: the test saw nothing"
+    )
 
 
 # --- stop
@@ -195,7 +200,9 @@ def test_stop_leaves_nothing(two_runners: Site, runner: str, busy: bool) -> None
     try:
         state = site.ready(runner)
         job = site.held(runner, "docker network create left; docker volume create left") if busy else None
-        container_id = site.sh(f"docker inspect --format '{{{{.Id}}}}' {state['environment']['container']}").strip()
+        container_id = site.sh(
+            f"docker inspect --format '{{{{.Id}}}}' {state['environment']['container']}"
+        ).strip()
         present = left_of(site, runner, container_id)
         needed = ("containers", "mounts", "links", "cgroups", "processes")
         assert all(present[kind] for kind in needed), f"the test wouldn't see it: {present}"

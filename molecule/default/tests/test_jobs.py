@@ -146,12 +146,18 @@ def limits_in_force(site: Site, runner: str) -> dict[str, float]:
         files = [f"{group}/{name}" for name in ("memory.max", "pids.max", "cpu.max")]
     else:
         memory, pids, cpu = (
-            next(f"/sys/fs/cgroup/{names}{group}" for names, group in groups.items() if wanted in names.split(","))
+            next(
+                f"/sys/fs/cgroup/{names}{group}"
+                for names, group in groups.items()
+                if wanted in names.split(",")
+            )
             for wanted in ("memory", "pids", "cpu")
         )
         files = [f"{memory}/memory.limit_in_bytes", f"{pids}/pids.max"]
         files += [f"{cpu}/cpu.cfs_quota_us", f"{cpu}/cpu.cfs_period_us"]
-    memory, pids, quota, period = (float(word) for word in site.sh(f"cat {' '.join(files)}").replace("max", "inf").split())
+    memory, pids, quota, period = (
+        float(word) for word in site.sh(f"cat {' '.join(files)}").replace("max", "inf").split()
+    )
     return {"memory": memory, "pids": pids, "cpus": quota / period if quota > 0 else float("inf")}
 
 
@@ -185,5 +191,8 @@ def test_busy_loops_get_their_share_only(two_runners: Site) -> None:
     loop = "timeout 2 sh -c 'while :; do :; done' & "
     ended = two_runners.submit(loop * 4 + "wait; times", "small", "busy").succeeds()
     user, system = ended.log.splitlines()[-1].split()
-    used = sum(60 * int(minutes) + float(seconds) for minutes, seconds in (text.rstrip("s").split("m") for text in (user, system)))
+    used = sum(
+        60 * int(minutes) + float(seconds)
+        for minutes, seconds in (text.rstrip("s").split("m") for text in (user, system))
+    )
     assert used < 3, f"one processor for 2 s gave {used:g} s\n{ended.log}"

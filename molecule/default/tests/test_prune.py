@@ -10,7 +10,11 @@ from live import QUEUE, Site, wait_for
 
 ENGINE = "matryoshka-prune-engine.service"
 INSIDE = "matryoshka-prune@ci.service"
-EAGER: dict[str, Any] = {"prune_engine_until": "1s", "prune_runners_until": "1s", "prune_keep_labels": ["keep"]}
+EAGER: dict[str, Any] = {
+    "prune_engine_until": "1s",
+    "prune_runners_until": "1s",
+    "prune_keep_labels": ["keep"],
+}
 
 JUNK = "printf %s junk > /tmp/junk; for i in 1 2 3; do head -c 300000 /dev/urandom >> /tmp/junk; done; "
 IMPORT = JUNK + "tar -c -C /tmp junk | docker import {changes} - {name} > /dev/null"
@@ -107,7 +111,9 @@ def test_no_job_begins_while_pruning(eager: Site, unit: str) -> None:
         first = site.first_process(state["environment"]["container"])
         pid_namespace = site.sh(f"readlink /proc/{first}/ns/pid").strip()
         daemons = site.lines("pgrep -x dockerd")
-        daemon = int(next(pid for pid in daemons if site.sh(f"readlink /proc/{pid}/ns/pid").strip() == pid_namespace))
+        daemon = int(
+            next(pid for pid in daemons if site.sh(f"readlink /proc/{pid}/ns/pid").strip() == pid_namespace)
+        )
     mark = site.now()
     site.sh(f"kill -STOP {daemon}")
     try:

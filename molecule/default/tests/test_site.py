@@ -10,7 +10,10 @@ import pytest
 from live import DATA, Site
 
 CONTAINER = "docker exec $(docker ps -q --filter label=matryoshka.runner=ci) "
-DOLLS = {"host": ("", "172.20.0.1/16", "172.25.0.0/16"), "inner": (CONTAINER, "172.22.0.1/16", "172.28.0.0/14")}
+DOLLS = {
+    "host": ("", "172.20.0.1/16", "172.25.0.0/16"),
+    "inner": (CONTAINER, "172.22.0.1/16", "172.28.0.0/14"),
+}
 
 
 def test_one_runner_is_ready(defaults: Site) -> None:
@@ -23,7 +26,9 @@ def test_one_runner_is_ready(defaults: Site) -> None:
     unit = site.host.service("matryoshka-runner@ci.service")
     assert unit.is_running and unit.is_enabled
     assert site.main_pid("matryoshka-runner@ci.service") == state["pid"]
-    assert site.sh("systemctl show --value -p StatusText matryoshka-runner@ci.service").startswith("ready, environment")
+    assert site.sh("systemctl show --value -p StatusText matryoshka-runner@ci.service").startswith(
+        "ready, environment"
+    )
     assert json.loads(site.sh("matryoshka status --json"))[0]["environment"] == state["environment"]
 
 
@@ -64,7 +69,10 @@ def test_the_host_never_had_a_bridge_by_default(defaults: Site) -> None:
 
 def test_timers_are_due(defaults: Site) -> None:
     due = defaults.sh("systemctl list-timers --no-legend 'matryoshka-*'").splitlines()
-    assert sorted(line.split()[-1] for line in due) == ["matryoshka-prune-engine.service", "matryoshka-prune@ci.service"]
+    assert sorted(line.split()[-1] for line in due) == [
+        "matryoshka-prune-engine.service",
+        "matryoshka-prune@ci.service",
+    ]
     assert not [line for line in due if line.startswith("-")], "a timer never elapses"
     persistent = "systemctl show --value -p Persistent -p RandomizedDelayUSec matryoshka-prune-engine.timer"
     assert defaults.lines(persistent) == ["1h", "yes"] or set(defaults.lines(persistent)) == {"yes", "1h"}

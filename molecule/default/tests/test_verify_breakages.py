@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,42 +26,55 @@ WAIT = 15
 
 
 class Verify:
-    """``playbooks/verify.yml`` against the scenario's host, as a person runs it."""
+    """Verify against the scenario's host: the playbook, or its module alone with what the playbook gave it."""
 
     def __init__(self, host: Any, inventory: str) -> None:
         self._host = host
         self._inventory = inventory
+        self._expect: dict[str, Any] = {}
 
-    def __call__(self, wait: int = 0) -> list[dict[str, str]]:
-        """Findings, taken from what the playbook prints as JSON; its exit code has to fit them."""
-        environment = {
-            **os.environ,
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-            "ANSIBLE_COLLECTIONS_PATH": os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(ROOT / "playbooks/collections")),
-            "ANSIBLE_PIPELINING": "true",
-        }
-        argv = ["ansible-playbook", "-i", self._inventory, "-e", f"verify_wait={wait}", str(ROOT / "playbooks/verify.yml")]
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=180)
-        try:
-            told = json.loads(done.stdout[done.stdout.index("{") :])
-        except ValueError:
-            pytest.fail(f"{shlex.join(argv)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    def playbook(self, callback: str = "default") -> subprocess.CompletedProcess[str]:
+        """``playbooks/verify.yml`` as a person or cron runs it."""
+        argv = ["ansible-playbook", "-e", f"verify_wait={WAIT}", str(ROOT / "playbooks/verify.yml")]
+        return self._ansible(argv, ANSIBLE_STDOUT_CALLBACK=callback)
+
+    def learn(self) -> list[dict[str, str]]:
+        """Run the playbook, keep what its roles promise, and return what it found."""
+        done = self.playbook("ansible.posix.json")
         results = [
             result
-            for play in told["plays"]
+            for play in json.loads(done.stdout[done.stdout.index("{") :])["plays"]
             for task in play["tasks"]
             for result in task["hosts"].values()
-            if "findings" in result
         ]
-        assert len(results) == 1, done.stdout[-3000:]
-        findings: list[dict[str, str]] = results[0]["findings"]
+        facts = [result["ansible_facts"] for result in results if "ansible_facts" in result]
+        self._expect = [one["__verify_expect"] for one in facts if "__verify_expect" in one][-1]
+        findings: list[dict[str, str]] = next(one["findings"] for one in results if "findings" in one)
         assert (done.returncode != 0) == bool(findings), f"exit code {done.returncode} with {findings}"
+        return findings
+
+    def __call__(self) -> list[dict[str, str]]:
+        """What the module finds now, without waiting for anything."""
+        arguments = json.dumps({"expect": self._expect, "wait": 0, "fail": False})
+        done = self._ansible(["ansible", "all", "--become", "-m", "matryoshka.host.verify", "-a", arguments])
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        findings: list[dict[str, str]] = json.loads(done.stdout[done.stdout.index("{") :])["findings"]
         return findings
 
     def on_host(self, script: str) -> None:
         """Run words of ``verify_breakages.sh`` on the host, as root."""
         done = self._host.run("bash -c %s", f"{PRELUDE}\n{script}\n")
         assert done.rc == 0, f"{script}\nended with {done.rc}:\n{done.stdout}\n{done.stderr}"
+
+    def _ansible(self, argv: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks/collections"),
+            **os.environ,
+            "ANSIBLE_PIPELINING": "true",
+            **settings,
+        }
+        argv = [argv[0], "-i", self._inventory, *argv[1:]]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=180)
 
 
 def lines(findings: list[dict[str, str]]) -> str:
@@ -73,11 +85,11 @@ def lines(findings: list[dict[str, str]]) -> str:
 def verify(host: Any, request: pytest.FixtureRequest) -> Iterator[Verify]:
     inventory = os.environ.get("MOLECULE_INVENTORY_FILE") or request.config.getoption("ansible_inventory")
     look = Verify(host, str(inventory))
-    look.on_host("settled")
-    before = look(WAIT)
+    look.on_host('rm -rf "$kept"\nsettled')
+    before = look.learn()
     assert not before, f"the host isn't healthy to begin with:\n{lines(before)}"
     yield look
-    after = look(WAIT)
+    after = look.learn()
     assert not after, f"something wasn't repaired:\n{lines(after)}"
 
 
@@ -97,3 +109,16 @@ def test_a_breakage_is_named(verify: Verify, case: dict[str, Any]) -> None:
     assert {one["code"] for one in findings} == set(case["names"]), told
     for words in case["words"]:
         assert words in told
+
+
+def test_the_playbook_tells_a_person_what_is_wrong_and_what_to_do(verify: Verify) -> None:
+    verify.on_host("chmod 0777 /usr/local/sbin/matryoshka")
+    done = verify.playbook()
+    verify.on_host("chmod 0755 /usr/local/sbin/matryoshka")
+    assert done.returncode == 2
+    told = [line.strip() for line in done.stdout.splitlines() if len(line) < 200]
+    for words in (
+        "1. file /usr/local/sbin/matryoshka: /usr/local/sbin/matryoshka has mode 0777 instead of 0755 [file_mode]",
+        "remedy: chown root:root /usr/local/sbin/matryoshka; chmod 0755 /usr/local/sbin/matryoshka",
+    ):
+        assert any(words in line for line in told), done.stdout

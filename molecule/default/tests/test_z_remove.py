@@ -10,10 +10,18 @@ def left(site: Site) -> dict[str, list[str]]:
     """What is there of the collection but data."""
     return {
         "units": site.lines("systemctl list-units --all --plain --no-legend 'matryoshka*' | cut -d' ' -f1"),
-        "unit files": site.lines("ls -d /etc/systemd/system/*matryoshka* /etc/systemd/system/*/matryoshka* 2>/dev/null; true"),
-        "files": site.lines("ls -d /usr/local/sbin/matryoshka /usr/local/lib/matryoshka /etc/matryoshka /etc/docker 2>/dev/null; true"),
-        "packages": site.lines("dpkg-query -W -f '${db:Status-Status} ${Package}\\n' docker.io docker-cli 2>/dev/null | grep '^installed'; true"),
-        "processes": site.lines("pgrep -a 'dockerd|containerd' ; pgrep -af /usr/local/sbin/matryoshka | grep -v pgrep; true"),
+        "unit files": site.lines(
+            "ls -d /etc/systemd/system/*matryoshka* /etc/systemd/system/*/matryoshka* 2>/dev/null; true"
+        ),
+        "files": site.lines(
+            "ls -d /usr/local/sbin/matryoshka /usr/local/lib/matryoshka /etc/matryoshka /etc/docker 2>/dev/null; true"
+        ),
+        "packages": site.lines(
+            "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' docker.io docker-cli 2>/dev/null | grep '^installed'; true"
+        ),
+        "processes": site.lines(
+            "pgrep -a 'dockerd|containerd' ; pgrep -af /usr/local/sbin/matryoshka | grep -v pgrep; true"
+        ),
         "mounts": site.lines("grep -E 'matryoshka/runners|docker/overlay2' /proc/self/mountinfo; true"),
         "bridges": site.lines("ip -o link show type bridge"),
     }
@@ -31,4 +39,7 @@ def test_remove_takes_all_but_data(defaults: Site) -> None:
 
 def test_remove_takes_data_if_asked(site: Site) -> None:
     site.play({"docker_remove_data": True, "runner_remove_caches": True}, "remove")
-    assert site.lines("ls -A /var/lib/docker /var/lib/matryoshka 2>/dev/null | grep -v -e '^/' -e '^$'; true") == []
+    assert (
+        site.lines("ls -A /var/lib/docker /var/lib/matryoshka 2>/dev/null | grep -v -e '^/' -e '^$'; true")
+        == []
+    )
