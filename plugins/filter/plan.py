@@ -31,7 +31,7 @@ _OPTIONS = {
 def _by_option(message: str, own: Mapping[str, Any]) -> str:
     """The message with the name of the option that a person set, where it wasn't docker_daemon."""
     for key, option in _OPTIONS.items():
-        if key.split(".")[0] not in own:
+        if key.partition(".")[0] not in own:
             message = message.replace(f"docker_daemon.{key}", option)
     return message
 
