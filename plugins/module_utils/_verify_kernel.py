@@ -30,6 +30,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
 )
 
 _LOCAL = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
+_LOCK = re.compile(r"^\d+: [A-Z]+ +\S+ +\S+ +(-?\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE)
 _UNLIMITED = 1 << 60
 _NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
 
@@ -115,13 +116,10 @@ class Lock:
 
 def parse_locks(text: str) -> list[Lock]:
     """The locks that are held (not those that are waited for)."""
-    locks = []
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) >= 6 and fields[1] != "->" and fields[5].count(":") == 2:
-            major, minor, inode = fields[5].split(":")
-            locks.append(Lock((int(major, 16), int(minor, 16)), int(inode), int(fields[4])))
-    return locks
+    return [
+        Lock((int(major, 16), int(minor, 16)), int(inode), int(pid))
+        for pid, major, minor, inode in _LOCK.findall(text)
+    ]
 
 
 def lock_holders(path: str, locks: Iterable[Lock]) -> list[Holder]:

@@ -77,7 +77,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Expect:
-    """What the roles promised, in the form that their ``expect.yml`` files hand over."""
+    """What the roles promised, in the form that role verify hands over."""
 
     engine: Mapping[str, Any]
     units: Sequence[Mapping[str, Any]]

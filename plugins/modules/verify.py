@@ -30,7 +30,7 @@ attributes:
 options:
   expect:
     description:
-      - What was promised, as C(tasks/expect.yml) of the roles hand it over. What is left out isn't checked.
+      - What was promised, as the collection's roles hand it over. What is left out isn't checked.
       - C(engine) with C(name), C(config) (the wanted daemon.json), C(config_path), C(data_root), C(version) and
         C(group_members); C(units) as M(matryoshka.host.systemd_units) takes them, each with its C(owner); C(files) with
         C(path), C(sha256), C(mode), C(owner) and C(group); C(image) with C(reference) and C(sha256) of its recipe;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The role docker with versions and with a repository like Docker's: key, pin, hold, upgrade and back.
 
-The repository is made on the host itself, of doubles that only depend on Debian's packages, so the
-engine that runs is Debian's. The tests share one host and follow each other: first what is refused on
+The repository is made on the host itself, of doubles whose content is Debian's engine under another
+name, because Debian's packages conflict with packages that are called like Docker's. The tests share one host and follow each other: first what is refused on
 it while it has no engine, then one engine from its first version on.
 """
 
@@ -19,8 +19,8 @@ import pytest
 from container_host import ContainerHost
 
 DOUBLES = {
-    "docker-ce": "docker.io",
-    "docker-ce-cli": "docker-cli",
+    "docker-ce": "test-docker.io, docker-ce-cli",
+    "docker-ce-cli": "test-docker-cli",
     "containerd.io": "containerd",
     "docker-buildx-plugin": "docker-ce-cli",
 }
@@ -43,6 +43,11 @@ architecture=$(dpkg --print-architecture)
 mkdir -p /srv/repo/debian && cd /srv/repo/debian
 index=dists/$VERSION_CODENAME/stable/binary-$architecture
 mkdir -p pool $index
+for package in docker.io docker-cli; do
+  (cd /srv && apt-get -qq download $package && dpkg-deb -R ${{package}}_*.deb $package)
+  sed -i "s/^Package: .*/Package: test-$package/; /^Conflicts:/d" /srv/$package/DEBIAN/control
+  dpkg-deb -Znone --build /srv/$package pool/test-$package.deb >/dev/null
+done
 for control in /srv/controls/*; do
   double=$(mktemp -d) && chmod 755 $double && mkdir $double/DEBIAN && cp $control $double/DEBIAN/control
   dpkg-deb -Znone --build $double pool/$(basename $control).deb >/dev/null
@@ -65,10 +70,11 @@ gpg --batch --with-colons --list-keys | awk -F: '$1 == "fpr" {{ print $10; exit 
 """Makes the repository of /srv/controls, serves it and prints its key's fingerprint."""
 
 SNAPSHOT = """\
-find /etc /usr/local /var/lib/docker /run/systemd/system -printf '%p %y %m %u:%g %s %T@ %l\\n' 2>/dev/null \\
-  | grep -v '^/var/lib/docker/\\|/etc/mtab' | sort
+find /etc /usr/local /run/systemd/system ! -type d -printf '%p %y %m %u:%g %s %T@ %l\\n' | sort
+find /etc /usr/local /run/systemd/system /var/lib/docker -type d -printf '%p %m %u:%g\\n' \\
+  | grep -v '^/var/lib/docker/.' | sort
 dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n'
-systemctl list-unit-files --no-legend
+systemctl list-unit-files --no-legend | grep -v ' transient '
 systemctl show -P InvocationID docker.service
 """
 """Whatever a refused play could have changed."""
@@ -175,7 +181,10 @@ def test_a_version_that_the_new_repository_hasnt_is_refused(
     host: ContainerHost, repository: Repository
 ) -> None:
     said = refusal(host, repository.variables("5:30.*"))
-    assert f"docker_version: '5:30.*' is refused; allowed: a version that a repository has ({NEW}, {OLD})" in said
+    assert (
+        f"docker_version: '5:30.*' is refused; allowed: a version that a repository has ({NEW}, {OLD})"
+        in said
+    )
     assert not any(map(host.exists, (KEYRING, SOURCES, "/etc/docker/daemon.json")))
 
 
@@ -201,8 +210,9 @@ def test_the_pinned_version_is_installed_and_held(host: ContainerHost, engine: s
 @pytest.mark.usefixtures("engine")
 def test_the_source_is_signed_by_the_pinned_key(host: ContainerHost, repository: Repository) -> None:
     fields = dict(line.split(": ", 1) for line in host.read(SOURCES).splitlines())
-    architecture, codename = host.run("dpkg --print-architecture; . /etc/os-release; echo $VERSION_CODENAME").out.split()
-    del fields["X-Repolib-Name"]
+    architecture, codename = host.run(
+        "dpkg --print-architecture; . /etc/os-release; echo $VERSION_CODENAME"
+    ).out.split()
     assert fields == {
         "Types": "deb",
         "URIs": f"{repository.url}/debian",
@@ -233,7 +243,10 @@ def test_an_engine_stays_as_it_is_if_no_repository_has_the_version(
     host: ContainerHost, repository: Repository
 ) -> None:
     said = refusal(host, repository.variables("5:30.0.0-1~test"))
-    assert f"docker_version: '5:30.0.0-1~test' is refused; allowed: a version that a repository has ({NEW}, {OLD})" in said
+    assert (
+        f"docker_version: '5:30.0.0-1~test' is refused; allowed: a version that a repository has ({NEW}, {OLD})"
+        in said
+    )
     assert held(host) == list(PINNED)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from live import Site
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -28,9 +29,8 @@ WAIT = 15
 class Verify:
     """Verify against the scenario's host: the playbook, or its module alone with what the playbook gave it."""
 
-    def __init__(self, host: Any, inventory: str) -> None:
-        self._host = host
-        self._inventory = inventory
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._expect: dict[str, Any] = {}
 
     def playbook(self, callback: str = "default") -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,7 @@ class Verify:
         return self._ansible(argv, ANSIBLE_STDOUT_CALLBACK=callback)
 
     def learn(self) -> list[dict[str, str]]:
-        """Run the playbook, keep what its roles promise, and return what it found."""
+        """Run the playbook, keep what it handed to the module, and return what it found."""
         done = self.playbook("ansible.posix.json")
         results = [
             result
@@ -47,9 +47,9 @@ class Verify:
             for task in play["tasks"]
             for result in task["hosts"].values()
         ]
-        facts = [result["ansible_facts"] for result in results if "ansible_facts" in result]
-        self._expect = [one["__verify_expect"] for one in facts if "__verify_expect" in one][-1]
-        findings: list[dict[str, str]] = next(one["findings"] for one in results if "findings" in one)
+        asked = next(one for one in results if "findings" in one)
+        self._expect = asked["invocation"]["module_args"]["expect"]
+        findings: list[dict[str, str]] = asked["findings"]
         assert (done.returncode != 0) == bool(findings), f"exit code {done.returncode} with {findings}"
         return findings
 
@@ -63,7 +63,7 @@ class Verify:
 
     def on_host(self, script: str) -> None:
         """Run words of ``verify_breakages.sh`` on the host, as root."""
-        done = self._host.run("bash -c %s", f"{PRELUDE}\n{script}\n")
+        done = self._site.host.run("bash -c %s", f"{PRELUDE}\n{script}\n")
         assert done.rc == 0, f"{script}\nended with {done.rc}:\n{done.stdout}\n{done.stderr}"
 
     def _ansible(self, argv: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
@@ -73,7 +73,7 @@ class Verify:
             "ANSIBLE_PIPELINING": "true",
             **settings,
         }
-        argv = [argv[0], "-i", self._inventory, *argv[1:]]
+        argv = [argv[0], "-i", self._site.inventory, *argv[1:]]
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=180)
 
 
@@ -82,10 +82,11 @@ def lines(findings: list[dict[str, str]]) -> str:
 
 
 @pytest.fixture(scope="module")
-def verify(host: Any, request: pytest.FixtureRequest) -> Iterator[Verify]:
-    inventory = os.environ.get("MOLECULE_INVENTORY_FILE") or request.config.getoption("ansible_inventory")
-    look = Verify(host, str(inventory))
-    look.on_host('rm -rf "$kept"\nsettled')
+def verify(site: Site) -> Iterator[Verify]:
+    site.wants({})
+    site.ready("ci")
+    look = Verify(site)
+    look.on_host('rm -rf "$kept"')
     before = look.learn()
     assert not before, f"the host isn't healthy to begin with:\n{lines(before)}"
     yield look

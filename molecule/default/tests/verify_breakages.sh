@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Words of the table in verify_breakages.yml; runs on the host, as root, in bash.
 set -eu
 unit=matryoshka-runner@ci.service
