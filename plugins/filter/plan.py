@@ -37,15 +37,27 @@ def _by_option(message: str, own: Mapping[str, Any]) -> str:
 
 
 def plan_daemon(
-    base: Mapping[str, Any], own: Mapping[str, Any], absent: Sequence[str] = ()
+    base: Mapping[str, Any],
+    own: Mapping[str, Any],
+    absent: Sequence[str] = (),
+    drop_ins: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The engine's configuration: ``base`` (from options of the role) with ``own`` (docker_daemon) over it."""
+    """The engine's configuration: ``base`` (from options of the role) with ``own`` (docker_daemon) over it.
+
+    :param drop_ins: those of docker.service. On a host without Docker nothing else can tell its command line.
+    """
     try:
         if not isinstance(own, Mapping):
             raise InputError("docker_daemon", own, "a mapping of dockerd's options")
         for key, option in (("data-root", "docker_data_root"), ("bip", "docker_bip")):
             if key in own:
                 raise InputError(f"docker_daemon.{key}", own[key], f"nothing here: set {option}")
+        if "hosts" in own and not any("ExecStart=" in str(one.get("content")) for one in drop_ins):
+            allowed = (
+                "nothing unless docker_drop_ins replaces ExecStart: docker.service starts dockerd with -H fd://, "
+                "and dockerd refuses to start with both"
+            )
+            raise InputError("docker_daemon.hosts", own["hosts"], allowed)
         wanted = {key: value for key, value in {**base, **own}.items() if key not in absent}
         wrong = check_daemon_config(wanted, "docker_daemon", partial=True)
         if wrong:
@@ -79,7 +91,12 @@ def prune_options_filter(options: Mapping[str, Any]) -> str:
 def preflight_verdict_filter(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """What a host can carry of a plan."""
     try:
-        return preflight_verdict(facts, **plan)
+        verdict = preflight_verdict(facts, **plan)
+        # Only docker_bip can set it.
+        verdict["refusals"] = [
+            text.replace("docker_daemon.bip", "docker_bip") for text in verdict["refusals"]
+        ]
+        return verdict
     except HostError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -128,6 +128,8 @@ seconds:
   type: float
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matryoshka.host.plugins.module_utils._command import run
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
@@ -143,6 +145,10 @@ ARGUMENTS = {
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
+    if os.geteuid() != 0:
+        module.fail_json(
+            msg="verify asks engines, namespaces and locks that only root sees; run it with become: true"
+        )
     wait = 0.0 if module.check_mode else module.params["wait"]
     try:
         result = verify(module.params["expect"], wait, run, ask)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,11 @@ def record(found: Findings, path: Path) -> None:
     path.write_text(json.dumps({"figures": figures, "notes": found.notes}, indent=2) + "\n", encoding="utf-8")
 
 
+def stop(*_: object) -> None:
+    """End like an interrupted run: with what was found, and without hosts left over."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}; without any: all")
@@ -53,6 +59,7 @@ def main() -> int:
     if args.repetitions < 1:
         parser.error("--repetitions: at least 1")
     WORK.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, stop)
     begin, found, bench = time.monotonic(), Findings(), Bench(args.repetitions)
     busy: list[str] = []
     code = 0
@@ -63,9 +70,13 @@ def main() -> int:
                 if load() > BUSY:
                     busy.append(f"{name} ({load():.1f})")
                 found.add(part(bench))
+                record(found, WORK / "figures.json")
     except (Failure, subprocess.TimeoutExpired) as failure:
         print(f"bench: {failure}", file=sys.stderr)
         code = 1
+    except KeyboardInterrupt:
+        print("bench: stopped", file=sys.stderr)
+        code = 130
     finally:
         if not args.keep:
             bench.close()
@@ -75,7 +86,6 @@ def main() -> int:
         )
     found.notes.append(f"{args.repetitions} repetitions; {time.monotonic() - begin:.0f} s in all")
     print("\n".join(report(found)))
-    record(found, WORK / "figures.json")
     return code
 
 

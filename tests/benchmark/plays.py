@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -90,6 +91,21 @@ def tasks_of(records: Sequence[Mapping[str, Any]]) -> tuple[Task, ...]:
     )  # fmt: skip
 
 
+def run_to_its_end(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Exit code and output of ``argv``. If this is interrupted, all that it started ends with it."""
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=dict(environment), start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return process.returncode, said
+
+
 def play(
     host: BenchHost,
     playbook: Path,
@@ -131,13 +147,11 @@ def play(
         if variables:
             argv += ["-e", json.dumps(dict(variables))]
         begin = time.monotonic()
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
-        )
+        code, said = run_to_its_end(argv, environment)
         elapsed = time.monotonic() - begin
-        if done.returncode != 0:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
-            raise Failure(f"{playbook.name} on {host.name} ended with {done.returncode}:\n{said}")
+        if code != 0:
+            last = "\n".join(said.strip().splitlines()[-25:])
+            raise Failure(f"{playbook.name} on {host.name} ended with {code}:\n{last}")
         return Play(elapsed, tasks_of(json.loads(cost.read_text(encoding="utf-8"))))
 
 

@@ -108,5 +108,5 @@ environment() {
   export ANSIBLE_SSH_CONTROL_PATH_DIR
   export PYTHONPYCACHEPREFIX="$state/pycache" RUFF_CACHE_DIR="$state/ruff" MYPY_CACHE_DIR="$state/mypy"
   export HYPOTHESIS_STORAGE_DIRECTORY="$state/hypothesis"
-  unset PYTHONHOME PYTHONPATH
+  unset PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 }

@@ -56,6 +56,14 @@ def share_connection(host: Any, folder: str) -> None:
         reached.backend.controlpath = reached.backend.controlpath or f"{folder}/c"
 
 
+@pytest.fixture(autouse=True)
+def let_go(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a job behind that another would wait for."""
+    yield
+    if "site" in request.fixturenames:
+        request.getfixturevalue("site").let_go()
+
+
 @pytest.fixture
 def defaults(site: Site) -> Site:
     """One runner, ``ci``, ready; no variable is set."""

@@ -126,6 +126,7 @@ class Site:
         self.host = host
         self.inventory = inventory
         self.variables: Mapping[str, Any] = {}
+        self._held: list[tuple[Job, str]] = []
 
     def sh(self, script: str, *, check: bool = True) -> str:
         """Standard output of a shell script on the host; it has to end with 0 unless told otherwise."""
@@ -170,7 +171,15 @@ class Site:
     def held(self, runner: str = "ci", before: str = "", after: str = "") -> Job:
         """A job that runs on ``runner`` now and goes on until it is released."""
         job = self.submit("\n".join(["set -e", before, HOLD, after]), runner, "held")
+        self._held.append((job, runner))
         return job.says("holding")
+
+    def let_go(self) -> None:
+        """Release the held jobs that still run: a test that failed leaves no runner busy."""
+        for job, runner in self._held:
+            if self.lines(f"ls {QUEUE}/claimed/{runner} | grep -xF {job.id}; true"):
+                job.release(runner)
+        self._held.clear()
 
     # --- runners
 

@@ -75,15 +75,19 @@ class Engine:
     def argv(*words: str) -> list[str]:
         return ["docker", "--host", f"unix://{SOCKET}", *words]
 
+    def ask(self, *words: str, timeout: float = 60.0) -> process.Result:
+        """How ``docker words…`` ended; the only error that it raises is EngineUnavailable."""
+        result = self._run(self.argv(*words), timeout=timeout)
+        if result.code == 127 or (not result.ok and any(sign in result.err for sign in UNREACHABLE)):
+            raise EngineUnavailable(f"docker {words[0]}: {result.detail}")
+        return result
+
     def call(self, *words: str, timeout: float = 60.0) -> str:
         """Standard output of ``docker words…``."""
-        result = self._run(self.argv(*words), timeout=timeout)
-        if result.ok:
-            return result.out
-        text = f"docker {words[0]}: {result.detail}"
-        if result.code == 127 or any(sign in result.err for sign in UNREACHABLE):
-            raise EngineUnavailable(text)
-        raise EngineError(text)
+        result = self.ask(*words, timeout=timeout)
+        if not result.ok:
+            raise EngineError(f"docker {words[0]}: {result.detail}")
+        return result.out
 
     def api_version(self) -> tuple[int, ...]:
         """The version of the engine's API, as numbers; also the test whether it answers."""

@@ -17,12 +17,11 @@ from matryoshka_runner.files import read_json
 from matryoshka_runner.locks import Gate
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.process import Result
+from matryoshka_runner.unused import KINDS, Docker, human, remove, size, unused
 
 UNTIL = re.compile(r"(?:\d+(?:\.\d+)?(?:h|m|s))+")
 OWN_LABELS = ("matryoshka.runner", "matryoshka.role")
 """What the collection made itself is never pruned."""
-
-Docker = Callable[[Sequence[str]], Result]
 
 
 @dataclass(frozen=True)
@@ -47,18 +46,10 @@ def parse_policy(until: str, keep_labels: Sequence[str], build_cache: bool, wait
     return Policy(until, tuple(keep_labels), build_cache, wait)
 
 
-def commands(policy: Policy, own_labels: Sequence[str] = ()) -> dict[str, list[str]]:
-    """What to run, by what it removes: ``docker system prune`` in its parts."""
-    filters = ["--filter", f"until={policy.until}"]
-    keep = [word for label in (*own_labels, *policy.keep_labels) for word in ("--filter", f"label!={label}")]
-    wanted = {
-        "containers": ["container", "prune", "--force", *filters, *keep],
-        "networks": ["network", "prune", "--force", *filters, *keep],
-        "images": ["image", "prune", "--all", "--force", *filters, *keep],
-    }
-    if policy.build_cache:
-        wanted["build cache"] = ["builder", "prune", "--all", "--force", *filters]
-    return wanted
+def seconds(until: str) -> float:
+    """An age such as ``1h30m`` in seconds."""
+    units = {"h": 3600, "m": 60, "s": 1}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([hms])", until))
 
 
 def freed(output: str) -> str:
@@ -70,12 +61,22 @@ def freed(output: str) -> str:
 def carry_out(
     policy: Policy, docker: Docker, where: str, say: Callable[[str], None], own: Sequence[str] = ()
 ) -> None:
-    """Run the commands one after another and say what each freed; ProgramError if one fails."""
-    for what, words in commands(policy, own).items():
+    """Remove one kind after another and say what that freed; ProgramError if the engine doesn't answer."""
+    older_than = time.time() - seconds(policy.until)
+    for name, kind in KINDS.items():
+        things = unused(docker, name, older_than, (*own, *policy.keep_labels))
+        before = size(docker, name) if things and kind.size else 0.0
+        stayed = remove(docker, name, things)
+        after = size(docker, name) if things and kind.size else 0.0
+        say(f"{where}: {name}: {human(max(0.0, before - after))} freed")
+        for reason in stayed:
+            say(f"{where}: not all {name} went: {reason}")
+    if policy.build_cache:
+        words = ["builder", "prune", "--all", "--force", "--filter", f"until={policy.until}"]
         result = docker(words)
         if not result.ok:
-            raise ProgramError(f"{where}: docker {' '.join(words[:2])}: {result.detail}")
-        say(f"{where}: {what}: {freed(result.out)} freed")
+            raise ProgramError(f"{where}: docker builder prune: {result.detail}")
+        say(f"{where}: build cache: {freed(result.out)} freed")
 
 
 def prune_engine(paths: Paths, policy: Policy, engine: Engine, say: Callable[[str], None]) -> None:
@@ -83,7 +84,7 @@ def prune_engine(paths: Paths, policy: Policy, engine: Engine, say: Callable[[st
     with Gate(paths.gates, "engine").alone(policy.wait_seconds):
 
         def docker(words: Sequence[str]) -> Result:
-            return Result(0, engine.call(*words, timeout=3600))
+            return engine.ask(*words, timeout=3600)
 
         carry_out(policy, docker, "engine", say, OWN_LABELS)
 

@@ -13,24 +13,31 @@ from matryoshka_runner.errors import ConfigError, TurnError
 from matryoshka_runner.locks import Gate
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.process import Result
-from matryoshka_runner.prune import Policy, commands, freed, parse_policy, prune_engine, prune_runner
+from matryoshka_runner.prune import Policy, freed, parse_policy, prune_engine, prune_runner, seconds
 from support.engine_double import EngineDouble
 
 
 class Recorder(EngineDouble):
-    """Remembers what was pruned."""
+    """Has one old container without labels and remembers what was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pruned: list[list[str]] = []
 
-    def call(self, *words: str, timeout: float = 60.0) -> str:
+    def ask(self, *words: str, timeout: float = 60.0) -> Result:
         self.pruned.append(list(words))
-        return "Total reclaimed space: 1.5GB\n"
+        if words[0] == "ps" and "--filter" in words:
+            return Result(0, "old\nspare\n")
+        if words[:2] == ("container", "inspect") and "{{.Image}}" not in words:
+            spare = '["spare","2020-01-01T00:00:00Z",{"matryoshka.runner":"ci"},[]]'
+            return Result(0, f'["old","2020-01-01T00:00:00Z",null,[]]\n{spare}\n')
+        if words[:2] == ("system", "df"):
+            return Result(0, f"Containers\t{'1kB' if removals(self) else '1.5MB'}\n")
+        return Result(0, "Total:\t20MB\n" if words[0] == "builder" else "")
 
     def execute(self, name: str, argv: Sequence[str], timeout: float = 60.0) -> Result:
-        self.pruned.append([name, *argv])
-        return Result(0, "Total:\t20MB\n")
+        assert name == "matryoshka-ci-0123abcd" and argv[0] == "docker"
+        return self.ask(*argv[1:])
 
 
 def runner_is(paths: Paths, state: str, container: str | None = "matryoshka-ci-0123abcd") -> None:
@@ -39,33 +46,38 @@ def runner_is(paths: Paths, state: str, container: str | None = "matryoshka-ci-0
     paths.state("ci").write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_the_hosts_engine_keeps_what_is_ours_and_what_is_marked(paths: Paths) -> None:
-    policy = Policy("24h", ("keep", "team=infra"))
+def removals(engine: Recorder) -> list[list[str]]:
+    return [words for words in engine.pruned if words[0] in ("rm", "builder") or "rm" in words[1:2]]
+
+
+def test_the_hosts_engine_keeps_what_is_ours(paths: Paths) -> None:
     engine, said = Recorder(), list[str]()
-    prune_engine(paths, policy, engine, said.append)
-    keep = [
-        "--filter", "label!=matryoshka.runner", "--filter", "label!=matryoshka.role",
-        "--filter", "label!=keep", "--filter", "label!=team=infra",
-    ]  # fmt: skip
-    until = ["--filter", "until=24h"]
-    assert engine.pruned == [
-        ["container", "prune", "--force", *until, *keep],
-        ["network", "prune", "--force", *until, *keep],
-        ["image", "prune", "--all", "--force", *until, *keep],
-        ["builder", "prune", "--all", "--force", *until],
+    prune_engine(paths, Policy("24h", ("keep", "team=infra")), engine, said.append)
+    assert removals(engine) == [
+        ["rm", "old"],
+        ["builder", "prune", "--all", "--force", "--filter", "until=24h"],
     ]
-    assert said[2] == "engine: images: 1.5GB freed"
+    assert said == [
+        "engine: containers: 1.499MB freed",
+        "engine: networks: 0B freed",
+        "engine: images: 0B freed",
+        "engine: build cache: 20MB freed",
+    ]
 
 
 def test_inside_a_runner_its_ready_environment_is_pruned(paths: Paths) -> None:
-    policy = Policy(build_cache=False)
     runner_is(paths, "ready")
     engine, said = Recorder(), list[str]()
-    prune_runner(paths, "ci", policy, engine, said.append)
-    assert [words[:4] for words in engine.pruned] == [
-        ["matryoshka-ci-0123abcd", "docker", kind, "prune"] for kind in ("container", "network", "image")
-    ]
-    assert said[-1] == "runner ci: images: 20MB freed"
+    prune_runner(paths, "ci", Policy(build_cache=False), engine, said.append)
+    assert removals(engine) == [["rm", "old", "spare"]]
+    assert said[0] == "runner ci: containers: 1.499MB freed"
+    assert len(said) == 3, "the build cache was to be left alone"
+
+
+def test_what_is_younger_stays(paths: Paths) -> None:
+    engine = Recorder()
+    prune_engine(paths, Policy("1000000h"), engine, lambda _text: None)
+    assert [words[0] for words in removals(engine)] == ["builder"]
 
 
 def test_a_stopped_runner_has_nothing_to_prune(paths: Paths) -> None:
@@ -118,5 +130,8 @@ def test_what_was_freed_is_read(output: str, amount: str) -> None:
     assert freed(output) == amount
 
 
-def test_the_build_cache_can_be_left_alone() -> None:
-    assert "build cache" not in commands(Policy(build_cache=False))
+@pytest.mark.parametrize(
+    ("until", "amount"), [("168h", 604800), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800), ("1h1m1s", 3661)]
+)
+def test_an_age_is_read(until: str, amount: float) -> None:
+    assert seconds(until) == amount
