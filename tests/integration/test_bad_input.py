@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import hosts as container_hosts
+import images
+import machine
 import pytest
 from container_host import ContainerHost
 
@@ -280,15 +282,15 @@ class WithoutSystemd(ContainerHost):
         container_hosts.remove([name])
         container = container_hosts.container_name(name)
         start = "mkdir -p /run/sshd && ssh-keygen -qA && exec /usr/sbin/sshd -D"
-        labels = {"checkout": container_hosts.CHECKOUT, "host": name, "image": self.image, "user": "root"}
-        globals_, options = container_hosts.this_machine()
-        container_hosts.podman(
+        labels = {"checkout": machine.CHECKOUT, "host": name, "image": self.image, "user": "root"}
+        globals_, options = machine.this_machine()
+        machine.podman(
             *globals_, "create", "--name", container, "--privileged", *options,
             *(f"--label=matryoshka.{key}={value}" for key, value in labels.items()),
-            container_hosts.ensure_image(self.image), "/bin/sh", "-c", start,
+            images.ensure_image(self.image), "/bin/sh", "-c", start,
         )  # fmt: skip
         container_hosts.authorize(container, container_hosts.identity().with_suffix(".pub").read_text())
-        container_hosts.podman("start", container)
+        machine.podman("start", container)
         reach = container_hosts.describe(container)
         assert reach is not None
         container_hosts.wait_for_ssh(reach)
@@ -298,7 +300,7 @@ class WithoutSystemd(ContainerHost):
 def refusals(hosts: Mapping[str, ContainerHost]) -> dict[str, str]:
     """What the play failed with, by case; all in one run."""
     inventory = {name: {**hosts[case.host].reach.variables, **case.variables} for name, case in CASES.items()}
-    folder = container_hosts.STATE / "integration"
+    folder = machine.STATE / "integration"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"bad-input-{os.getpid()}.json"
     path.write_text(json.dumps({"all": {"hosts": inventory}}), encoding="utf-8")
@@ -306,9 +308,9 @@ def refusals(hosts: Mapping[str, ContainerHost]) -> dict[str, str]:
         **os.environ,
         "ANSIBLE_PIPELINING": "true",
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_COLLECTIONS_PATH": str(container_hosts.ROOT / "playbooks" / "collections"),
+        "ANSIBLE_COLLECTIONS_PATH": str(machine.ROOT / "playbooks" / "collections"),
     }
-    play = str(container_hosts.ROOT / "playbooks" / "site.yml")
+    play = str(machine.ROOT / "playbooks" / "site.yml")
     done = subprocess.run(
         ["ansible-playbook", "-i", str(path), "--forks", "4", play],
         stdin=subprocess.DEVNULL,
