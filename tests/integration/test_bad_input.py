@@ -12,6 +12,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hosts as container_hosts
@@ -19,6 +20,7 @@ import images
 import machine
 import pytest
 from container_host import ContainerHost
+from machine import has_sys_resource
 
 DATA = "/var/lib/matryoshka"
 
@@ -247,6 +249,17 @@ CASES = {
     "no systemd": Bad({}, ("Process 1 isn't systemd", "Boot the host with systemd"), "sshd"),
 }
 
+if not has_sys_resource(Path("/proc/self/status").read_text(encoding="utf-8")):
+    CASES["engine too old for a machine without all capabilities"] = Bad(
+        {},
+        (
+            "Mode dind can't be had on this host. The bounding set lacks CAP_SYS_RESOURCE",
+            "Docker 20.10.24 asks for every capability",
+            "Use Docker 23.0 or newer",
+        ),
+        "debian12",
+    )
+
 PREPARE = {
     "plain": f"""\
         mkdir -p {DATA}/bad/full {DATA}/bad/other {DATA}/bad/real
@@ -257,12 +270,14 @@ PREPARE = {
     "docker": """mkdir -p /etc/docker && echo '{"debug": true, "debug": false}' > /etc/docker/daemon.json""",
     "fedora": """rm /etc/os-release && printf 'ID=fedora\\nVERSION_ID=43\\nPRETTY_NAME="Fedora Linux 43"\\n' > /etc/os-release""",
     "sshd": "true",
+    "debian12": "true",
 }
 UNDO = {
     "plain": f"ip link delete lan; rm -rf {DATA}/bad",
     "docker": "rm -f /etc/docker/daemon.json",
     "fedora": "ln -sf ../usr/lib/os-release /etc/os-release",
     "sshd": "true",
+    "debian12": "true",
 }
 
 FINGERPRINT = """\
@@ -333,13 +348,21 @@ def refusals(hosts: Mapping[str, ContainerHost]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def said(plain_host: ContainerHost, docker_host: ContainerHost) -> Iterator[dict[str, str]]:
+def said(
+    plain_host: ContainerHost, docker_host: ContainerHost, debian12_host: ContainerHost
+) -> Iterator[dict[str, str]]:
     """The refusals of :data:`CASES` by name, and under ``changed HOST`` how each host differs afterwards."""
     fedora, sshd = (
         ContainerHost(f"{plain_host.name}-fedora", "debian13"),
         WithoutSystemd(f"{plain_host.name}-sshd"),
     )
-    hosts = {"plain": plain_host, "docker": docker_host, "fedora": fedora, "sshd": sshd}
+    hosts = {
+        "plain": plain_host,
+        "docker": docker_host,
+        "fedora": fedora,
+        "sshd": sshd,
+        "debian12": debian12_host,
+    }
     try:
         for name, host in hosts.items():
             host.run(PREPARE[name])
