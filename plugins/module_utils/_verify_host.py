@@ -89,7 +89,7 @@ def check_units(report: Report, expect: Expect, seen: Observed) -> None:
     for name, state in sorted(seen.units.items()):
         if template_of(name) in templates and name not in targets:
             report.check(
-                not state.up,
+                state.active_state in ("inactive", "failed"),
                 "unit_orphan",
                 f"unit {name}",
                 f"{name} is {state.active_state}, but nothing in the inventory wants it any more",
