@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from container_host import ContainerHost
@@ -16,9 +17,10 @@ def test_host_is_up(request: pytest.FixtureRequest, fixture: str) -> None:
     assert host.run("cat /proc/1/comm").out.strip() == "systemd"
 
 
-def test_plain_host_has_no_engine_and_no_package_lists(plain_host: ContainerHost) -> None:
-    assert not plain_host.run("command -v docker podman", check=False).ok
-    assert not plain_host.run("ls /var/lib/apt/lists/*Packages*", check=False).ok
+def test_plain_host_has_no_engine_and_no_package_lists(make_host: Callable[..., ContainerHost]) -> None:
+    host = make_host()
+    assert not host.run("command -v docker podman", check=False).ok
+    assert not host.run("ls /var/lib/apt/lists/*Packages*", check=False).ok
 
 
 def test_docker_host_stores_on_a_real_file_system(docker_host: ContainerHost) -> None:

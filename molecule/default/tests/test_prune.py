@@ -16,7 +16,7 @@ EAGER: dict[str, Any] = {
     "prune_keep_labels": ["keep"],
 }
 
-JUNK = "printf %s junk > /tmp/junk; for i in 1 2 3; do head -c 300000 /dev/urandom >> /tmp/junk; done; "
+JUNK = "printf %s junk > /tmp/junk; for i in 1 2 3; do head -c 4000000 /dev/urandom >> /tmp/junk; done; "
 IMPORT = JUNK + "tar -c -C /tmp junk | docker import {changes} - {name} > /dev/null"
 
 

@@ -71,6 +71,8 @@ class Verify:
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks/collections"),
             **os.environ,
             "ANSIBLE_PIPELINING": "true",
+            "ANSIBLE_FORCE_COLOR": "false",
+            "ANSIBLE_NOCOLOR": "true",
             **settings,
         }
         argv = [argv[0], "-i", self._site.inventory, *argv[1:]]
