@@ -29,9 +29,10 @@ def play(request: pytest.FixtureRequest, name: str) -> subprocess.CompletedProce
     return subprocess.run(
         ["ansible-playbook", "-i", inventory, "-e", ONE_RUNNER, str(PLAYBOOKS / f"{name}.yml")],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "1"},
         timeout=300,
         check=False,
     )
