@@ -20,6 +20,43 @@ DIRECTORY_MODE = "0755"
 PARENT = Attributes(mode=0o755)
 
 
+OWNER = {"owner": {"type": "str"}, "group": {"type": "str"}}
+ARGUMENTS: dict[str, Any] = {
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "str", "required": True},
+            "content": {"type": "str", "required": True, "no_log": True},
+            "mode": {"type": "str", "default": "0644"},
+            "secret": {"type": "bool", "default": False, "no_log": False},
+            **OWNER,
+        },
+    },
+    "directories": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "str", "required": True},
+            "mode": {"type": "str", "default": "0755"},
+            **OWNER,
+        },
+    },
+    "absent": {"type": "list", "elements": "str", "default": []},
+    "orphans": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "directory": {"type": "str", "required": True},
+            "pattern": {"type": "str", "required": True},
+        },
+    },
+}
+
+
 @dataclass(frozen=True)
 class Item:
     """A wanted file (``content`` is bytes) or directory (None), and the ``variable`` it came from."""
@@ -70,6 +107,23 @@ class Plan:
             "removed_paths": self.removed,
             "diff": self.diff,
         }
+
+
+def secrets(parameters: Mapping[str, Any]) -> set[str]:
+    """The contents that must not be shown anywhere."""
+    return {item["content"] for item in parameters["files"] if item.get("secret") and item.get("content")}
+
+
+def answer(parameters: Mapping[str, Any], check: bool, lenient: bool) -> dict[str, Any]:
+    """The result of module ``config_files`` for its parameters (:data:`ARGUMENTS`).
+
+    :param check: change nothing.
+    :param lenient: owners needn't be on the host yet.
+    """
+    wanted = plan(parse(parameters, lenient=lenient))
+    if not check:
+        apply(wanted)
+    return wanted.result()
 
 
 def parse(parameters: Mapping[str, Any], lenient: bool = False) -> Request:

@@ -27,6 +27,20 @@ from ansible_collections.matryoshka.host.plugins.module_utils._errors import Hos
 TLS_FILES = ("tlscacert", "tlscert", "tlskey")
 
 
+ARGUMENTS: dict[str, Any] = {
+    "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+    "config": {"type": "dict", "default": {}},
+    "absent": {"type": "list", "elements": "str", "default": []},
+    "unit": {"type": "str", "default": "docker.service"},
+    "privileged_containers": {"type": "bool", "default": True},
+    "backup": {"type": "bool", "default": True},
+    "validate": {"type": "bool", "default": True},
+    "mode": {"type": "str"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """The module's parameters, as documented there."""
@@ -41,6 +55,12 @@ class Request:
     mode: str | None = None
     owner: str | None = None
     group: str | None = None
+
+
+def answer(params: Mapping[str, Any], check: bool, run: Runner) -> dict[str, Any]:
+    """The result of module ``daemon_config`` for its parameters (:data:`ARGUMENTS`), with ``warnings``."""
+    parameters = dict(params)
+    return apply(Request(privileged=parameters.pop("privileged_containers"), **parameters), run, check)
 
 
 def apply(request: Request, runner: Runner, check_mode: bool = False) -> dict[str, Any]:

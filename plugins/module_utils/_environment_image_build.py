@@ -251,6 +251,41 @@ def size_of(run: Runner, reference: str) -> int:
     return int(json.loads(result.out))
 
 
+PIN = {
+    "package": {"type": "str", "required": True},
+    "pin": {"type": "str", "required": True},
+    "priority": {"type": "int", "required": True},
+}
+RECIPE = {
+    "mode": {"type": "str", "default": "dind"},
+    "base": {"type": "str", "default": image.MADE},
+    "suite": {"type": "str", "required": True},
+    "components": {"type": "list", "elements": "str", "default": ["main"]},
+    "pockets": {
+        "type": "list",
+        "elements": "str",
+        "choices": list(image.POCKETS),
+        "default": ["updates", "security"],
+    },
+    "mirror": {"type": "str", "default": ""},
+    "security_mirror": {"type": "str", "default": ""},
+    "default_mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
+    "default_security_mirror": {"type": "str", "default": ""},
+    "packages": {"type": "list", "elements": "str", "required": True},
+    "preferences": {"type": "list", "elements": "dict", "default": [], "options": PIN},
+    "refresh": {"type": "str", "default": ""},
+    "files": {"type": "dict", "required": True},
+}
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "recipe": {"type": "dict", "options": RECIPE},
+    "build_directory": {"type": "path", "default": "/var/tmp"},
+    "log": {"type": "path", "default": "/var/log/matryoshka/environment-image.log"},
+    "timeout": {"type": "int", "default": 1800},
+}
+REQUIRED_IF = [("state", "present", ["recipe"])]
+
+
 def apply(params: Mapping[str, Any], check_mode: bool, run: Runner, pipe: Piper) -> dict[str, Any]:
     """Read, plan, and unless ``check_mode`` act; the result of module ``environment_image``.
 

@@ -26,11 +26,61 @@ from ansible_collections.matryoshka.host.plugins.module_utils._systemd_plan impo
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd_scan import memory_path, read_present
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import is_template
-from ansible_collections.matryoshka.host.plugins.module_utils._systemd_wanted import parse_wanted, resolve
+from ansible_collections.matryoshka.host.plugins.module_utils._systemd_wanted import (
+    ON_CHANGE,
+    STATES,
+    parse_wanted,
+    resolve,
+)
 
 _REFUSED = re.compile(r"^(\S+\.[a-z]+): (.*) Refusing\.$")
 STATE_DIRECTORY = "/var/lib/matryoshka/units"
 _NOT_ACTIVE = re.compile(r"^\S+ is not active, cannot reload\.$")
+
+
+ARGUMENTS: dict[str, Any] = {
+    "owner": {"type": "str", "required": True},
+    "units": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "content": {"type": "str"},
+            "drop_ins": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "content": {"type": "str", "required": True},
+                },
+            },
+            "instances": {"type": "list", "elements": "str"},
+            "state": {"type": "str", "choices": list(STATES)},
+            "enabled": {"type": "bool"},
+            "masked": {"type": "bool"},
+            "on_change": {"type": "str", "choices": list(ON_CHANGE)},
+            "on_trigger": {"type": "str", "choices": list(ON_CHANGE)},
+            "triggers": {"type": "raw"},
+        },
+    },
+    "orphans": {"type": "bool", "default": False},
+    "directory": {
+        "type": "str",
+        "default": "/etc/systemd/system",
+        "choices": ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system"],
+    },
+    "wait": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 900},
+    "scope": {"type": "str", "default": "system", "choices": ["system"]},
+}
+
+
+def answer(params: Mapping[str, Any], check: bool, run: Runner) -> dict[str, Any]:
+    """The result of module ``systemd_units`` for its parameters (:data:`ARGUMENTS`)."""
+    names = ("owner", "units", "orphans", "directory", "wait", "timeout")
+    return apply_units(run, check=check, **{name: params[name] for name in names})
 
 
 def apply_units(
@@ -78,7 +128,7 @@ def apply_units(
             states = read_units(run, targets)
     shown = {name: states[name] for name in targets if name in states}
     return {
-        "changed": plan.changed,
+        "changed": plan.changed or bool(plan.problems),
         "diff": plan.diff(present),
         "changed_units": plan.changed_units,
         "started": plan.start,

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Runner
+from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_environments import check_environments
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_host import (
@@ -48,6 +50,27 @@ POLL = 0.05
 AGAIN = 1.0
 #: Seconds until findings are looked at a second time, because a job may have ended in between.
 CONFIRM = 0.4
+
+
+ARGUMENTS: dict[str, Any] = {
+    "expect": {"type": "dict", "required": True},
+    "wait": {"type": "float", "default": 60},
+    "fail": {"type": "bool", "default": True},
+}
+
+
+def answer(params: Mapping[str, Any], check_mode: bool, run: Runner, ask: Ask) -> dict[str, Any]:
+    """The result of module ``verify`` for its parameters (:data:`ARGUMENTS`), also if it doesn't pass.
+
+    :param check_mode: look once, and pass whatever is found: what the play has yet to do isn't there.
+    :raises HostError: not root; bad input; systemd doesn't answer.
+    """
+    if os.geteuid() != 0:
+        raise HostError(
+            "verify asks engines, namespaces and locks that only root sees; run it with become: true"
+        )
+    result = verify(params["expect"], 0.0 if check_mode else params["wait"], run, ask)
+    return {**result, "passed": check_mode or not result["findings"]}
 
 
 def check(expect: Expect, seen: Observed) -> Report:

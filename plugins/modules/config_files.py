@@ -131,55 +131,14 @@ from ansible_collections.matryoshka.host.plugins.module_utils._errors import Hos
 
 
 def main() -> None:
-    owner = {"owner": {"type": "str"}, "group": {"type": "str"}}
-    module = AnsibleModule(
-        argument_spec={
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "content": {"type": "str", "required": True, "no_log": True},
-                    "mode": {"type": "str", "default": "0644"},
-                    "secret": {"type": "bool", "default": False, "no_log": False},
-                    **owner,
-                },
-            },
-            "directories": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "mode": {"type": "str", "default": "0755"},
-                    **owner,
-                },
-            },
-            "absent": {"type": "list", "elements": "str", "default": []},
-            "orphans": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "directory": {"type": "str", "required": True},
-                    "pattern": {"type": "str", "required": True},
-                },
-            },
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(_config_files.ARGUMENTS, supports_check_mode=True)
     # content is never logged; only what is secret stays out of the result and the diff too.
-    module.no_log_values = {
-        item["content"] for item in module.params["files"] if item["secret"] and item["content"]
-    }
+    module.no_log_values = _config_files.secrets(module.params)
     try:
-        plan = _config_files.plan(_config_files.parse(module.params, lenient=module.check_mode))
-        if not module.check_mode:
-            _config_files.apply(plan)
+        result = _config_files.answer(module.params, module.check_mode, lenient=module.check_mode)
     except HostError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**plan.result())
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

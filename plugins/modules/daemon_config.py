@@ -163,30 +163,14 @@ backup_file:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matryoshka.host.plugins.module_utils._command import run
-from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config_apply import Request, apply
+from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config_apply import ARGUMENTS, answer
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
-            "config": {"type": "dict", "default": {}},
-            "absent": {"type": "list", "elements": "str", "default": []},
-            "unit": {"type": "str", "default": "docker.service"},
-            "privileged_containers": {"type": "bool", "default": True},
-            "backup": {"type": "bool", "default": True},
-            "validate": {"type": "bool", "default": True},
-            "mode": {"type": "str"},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
-        },
-        supports_check_mode=True,
-    )
-    parameters = dict(module.params)
-    request = Request(privileged=parameters.pop("privileged_containers"), **parameters)
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
     try:
-        result = apply(request, run, module.check_mode)
+        result = answer(module.params, module.check_mode, run)
     except HostError as error:
         module.fail_json(msg=str(error))
     for warning in result.pop("warnings"):

@@ -180,48 +180,15 @@ kept:
 """
 
 import signal
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matryoshka.host.plugins.module_utils._command import pipe, run
-from ansible_collections.matryoshka.host.plugins.module_utils._environment_image import MADE, POCKETS
-from ansible_collections.matryoshka.host.plugins.module_utils._environment_image_build import apply
+from ansible_collections.matryoshka.host.plugins.module_utils._environment_image_build import (
+    ARGUMENTS,
+    REQUIRED_IF,
+    apply,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
-
-
-def argument_spec() -> dict[str, Any]:
-    pin = {
-        "package": {"type": "str", "required": True},
-        "pin": {"type": "str", "required": True},
-        "priority": {"type": "int", "required": True},
-    }
-    recipe = {
-        "mode": {"type": "str", "default": "dind"},
-        "base": {"type": "str", "default": MADE},
-        "suite": {"type": "str", "required": True},
-        "components": {"type": "list", "elements": "str", "default": ["main"]},
-        "pockets": {
-            "type": "list",
-            "elements": "str",
-            "choices": list(POCKETS),
-            "default": ["updates", "security"],
-        },
-        "mirror": {"type": "str", "default": ""},
-        "security_mirror": {"type": "str", "default": ""},
-        "default_mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
-        "default_security_mirror": {"type": "str", "default": ""},
-        "packages": {"type": "list", "elements": "str", "required": True},
-        "preferences": {"type": "list", "elements": "dict", "default": [], "options": pin},
-        "refresh": {"type": "str", "default": ""},
-        "files": {"type": "dict", "required": True},
-    }
-    return {
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "recipe": {"type": "dict", "options": recipe},
-        "build_directory": {"type": "path", "default": "/var/tmp"},
-        "log": {"type": "path", "default": "/var/log/matryoshka/environment-image.log"},
-        "timeout": {"type": "int", "default": 1800},
-    }
 
 
 def interrupted(number: int, _frame: object) -> None:
@@ -230,9 +197,7 @@ def interrupted(number: int, _frame: object) -> None:
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec(), supports_check_mode=True, required_if=[("state", "present", ["recipe"])]
-    )
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True, required_if=REQUIRED_IF)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     try:

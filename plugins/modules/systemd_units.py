@@ -252,62 +252,13 @@ states:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matryoshka.host.plugins.module_utils._command import run
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
-from ansible_collections.matryoshka.host.plugins.module_utils._systemd_apply import apply_units
-from ansible_collections.matryoshka.host.plugins.module_utils._systemd_wanted import ON_CHANGE, STATES
-
-ARGUMENTS = {
-    "owner": {"type": "str", "required": True},
-    "units": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "content": {"type": "str"},
-            "drop_ins": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "content": {"type": "str", "required": True},
-                },
-            },
-            "instances": {"type": "list", "elements": "str"},
-            "state": {"type": "str", "choices": list(STATES)},
-            "enabled": {"type": "bool"},
-            "masked": {"type": "bool"},
-            "on_change": {"type": "str", "choices": list(ON_CHANGE)},
-            "on_trigger": {"type": "str", "choices": list(ON_CHANGE)},
-            "triggers": {"type": "raw"},
-        },
-    },
-    "orphans": {"type": "bool", "default": False},
-    "directory": {
-        "type": "str",
-        "default": "/etc/systemd/system",
-        "choices": ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system"],
-    },
-    "wait": {"type": "bool", "default": True},
-    "timeout": {"type": "int", "default": 900},
-    "scope": {"type": "str", "default": "system", "choices": ["system"]},
-}
+from ansible_collections.matryoshka.host.plugins.module_utils._systemd_apply import ARGUMENTS, answer
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    params = module.params
     try:
-        result = apply_units(
-            run,
-            owner=params["owner"],
-            units=params["units"],
-            orphans=params["orphans"],
-            directory=params["directory"],
-            wait=params["wait"],
-            timeout=params["timeout"],
-            check=module.check_mode,
-        )
+        result = answer(module.params, module.check_mode, run)
     except HostError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

@@ -128,33 +128,19 @@ seconds:
   type: float
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.matryoshka.host.plugins.module_utils._command import run
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
-from ansible_collections.matryoshka.host.plugins.module_utils._verify import verify
+from ansible_collections.matryoshka.host.plugins.module_utils._verify import ARGUMENTS, answer
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import ask
-
-ARGUMENTS = {
-    "expect": {"type": "dict", "required": True},
-    "wait": {"type": "float", "default": 60},
-    "fail": {"type": "bool", "default": True},
-}
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
-    if os.geteuid() != 0:
-        module.fail_json(
-            msg="verify asks engines, namespaces and locks that only root sees; run it with become: true"
-        )
-    wait = 0.0 if module.check_mode else module.params["wait"]
     try:
-        result = verify(module.params["expect"], wait, run, ask)
+        result = answer(module.params, module.check_mode, run, ask)
     except HostError as error:
         module.fail_json(msg=str(error))
-    result["passed"] = module.check_mode or not result["findings"]
     if module.params["fail"] and not result["passed"]:
         module.fail_json(msg="\n".join(result["report"]), **result)
     module.exit_json(changed=False, **result)

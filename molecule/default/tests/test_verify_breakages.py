@@ -120,9 +120,9 @@ def test_the_playbook_tells_a_person_what_is_wrong_and_what_to_do(verify: Verify
     done = verify.playbook()
     verify.on_host("chmod 0755 /usr/local/sbin/matryoshka")
     assert done.returncode == 2
-    told = [line.strip() for line in done.stdout.splitlines() if len(line) < 200]
+    told = [line.strip() for line in (done.stdout + done.stderr).splitlines() if len(line) < 200]
     for words in (
         "1. file /usr/local/sbin/matryoshka: /usr/local/sbin/matryoshka has mode 0777 instead of 0755 [file_mode]",
         "remedy: chown root:root /usr/local/sbin/matryoshka; chmod 0755 /usr/local/sbin/matryoshka",
     ):
-        assert any(words in line for line in told), done.stdout
+        assert any(words in line for line in told), done.stdout + done.stderr

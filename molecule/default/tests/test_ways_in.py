@@ -71,3 +71,20 @@ def test_the_installed_collection_finds_nothing_to_change(defaults: Site, tmp_pa
     )
     assert changed(output) == 0
     assert "nothing to complain about" in output
+
+
+def test_a_host_as_planned_is_asked_twice(defaults: Site, tmp_path: Path) -> None:
+    """What is there, and whether all of the plan is; each is one command over SSH."""
+    output = run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-vvv",
+            "-i",
+            str(Path(defaults.inventory).resolve()),
+            str(ROOT / "playbooks" / "site.yml"),
+        ],
+        tmp_path,
+        ANSIBLE_PIPELINING="1",
+    )
+    assert changed(output) == 0
+    assert len(re.findall("> SSH: EXEC ", output)) == 2

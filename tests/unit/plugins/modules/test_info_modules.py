@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.matryoshka.host.plugins.modules import engine_storage_info, host_info
+from ansible_collections.matryoshka.host.plugins.modules import (
+    engine_storage_info,
+    host_info,
+    pending_changes,
+)
 
 MODULES = pytest.mark.parametrize(
-    "module", [engine_storage_info, host_info], ids=lambda one: one.__name__.split(".")[-1]
+    "module", [engine_storage_info, host_info, pending_changes], ids=lambda one: one.__name__.split(".")[-1]
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.matryoshka.host.plugins.module_utils._systemd_apply import ARGUMENTS
 from ansible_collections.matryoshka.host.plugins.modules import systemd_units as module
 
 DOCUMENTED = yaml.safe_load(module.DOCUMENTATION)["options"]
@@ -23,7 +24,7 @@ def stripped(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_documentation_and_arguments_agree() -> None:
-    assert stripped(DOCUMENTED) == stripped(module.ARGUMENTS)
+    assert stripped(DOCUMENTED) == stripped(ARGUMENTS)
 
 
 @pytest.mark.parametrize("text", [module.EXAMPLES, module.RETURN])
@@ -36,5 +37,5 @@ def test_examples_are_accepted() -> None:
 
     for task in yaml.safe_load(module.EXAMPLES):
         call = task["matryoshka.host.systemd_units"]
-        assert set(call) <= set(module.ARGUMENTS)
+        assert set(call) <= set(ARGUMENTS)
         assert parse_wanted(call["owner"], call["units"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils import basic
+from ansible_collections.matryoshka.host.plugins.module_utils import _verify
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 from ansible_collections.matryoshka.host.plugins.modules import verify as module
 
@@ -22,12 +23,12 @@ def test_documentation_and_arguments_agree() -> None:
         name: {key: option[key] for key in ("type", "default", "required") if key in option}
         for name, option in documented.items()
     }
-    assert said == module.ARGUMENTS
+    assert said == _verify.ARGUMENTS
 
 
 def test_examples_and_return_values() -> None:
     for task in yaml.safe_load(module.EXAMPLES):
-        assert set(task["matryoshka.host.verify"]) <= set(module.ARGUMENTS)
+        assert set(task["matryoshka.host.verify"]) <= set(_verify.ARGUMENTS)
     documented = set(yaml.safe_load(module.RETURN))
     assert documented == {"findings", "notes", "passed", "report", "tree", "runners", "checks", "seconds"}
 
@@ -51,7 +52,7 @@ def findings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     found = [FINDING]
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(
-        module,
+        _verify,
         "verify",
         lambda expect, wait, run, ask: {"findings": found, "report": ["a", "b"], "waited": wait},
     )
@@ -101,7 +102,7 @@ def test_an_error_is_told_in_words(
         raise HostError("systemd doesn't answer")
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(module, "verify", fails)
+    monkeypatch.setattr(_verify, "verify", fails)
     assert call(monkeypatch, capsys)["msg"] == "systemd doesn't answer"
 
 
