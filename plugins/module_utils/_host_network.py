@@ -4,7 +4,7 @@
 """The host's addresses, routes, nameservers and bridges.
 
 Source of facts: ``ip -j`` where it is installed, else ``/proc/net`` and the interface
-ioctls; ``/sys/class/net``; resolv.conf.
+ioctls; ``/sys/class/net``; resolv.conf; the configurations of engines.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ _BRIDGES = (
     (re.compile(r"^virbr\d+$"), "libvirt"),
 )
 _STUB = "127.0.0.53"
+_RANGES = ("bip", "default-address-pools")
+DAEMON_JSON = "/etc/docker/daemon.json"
+RUNNERS = "/etc/matryoshka/runners"
 IP_COMMANDS: dict[str, tuple[str, ...]] = {
     "addresses": ("ip", "-j", "addr", "show"),
     "routes4": ("ip", "-j", "-4", "route", "show"),
@@ -54,7 +57,7 @@ def read_network(results: Mapping[str, Result], view: View) -> dict[str, Any]:
     return {
         "addresses": addresses,
         "routes": routes,
-        "nameservers": _nameservers(view),
+        "nameservers": read_nameservers(view),
         "default_interface": default,
         "mtu": _mtu(view, default) if default else None,
         "bridges": [
@@ -67,7 +70,25 @@ def read_network(results: Mapping[str, Result], view: View) -> dict[str, Any]:
             for name in view.names("/sys/class/net")
             if view.exists(f"/sys/class/net/{name}/bridge")
         ],
+        "engine_ranges": read_engine_ranges(view),
     }
+
+
+def read_engine_ranges(view: View) -> dict[str, dict[str, Any]]:
+    """The ranges that engines are configured with now: ``docker`` by its daemon.json, ``runner`` by a runner's file."""
+    found = {}
+    runners = [name for name in view.names(RUNNERS) if name.endswith(".json")]
+    for level, path, key in (
+        ("docker", DAEMON_JSON, None),
+        *(("runner", f"{RUNNERS}/{name}", "inner_daemon") for name in runners[:1]),
+    ):
+        try:
+            config = json.loads(view.text(path) or "{}")
+            config = config[key] if key else config
+            found[level] = {name: config[name] for name in _RANGES if name in config}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return {level: ranges for level, ranges in found.items() if ranges}
 
 
 def start_ip(run: Runner, name: str) -> Result:
@@ -213,7 +234,8 @@ def _mtu(view: View, interface: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _nameservers(view: View) -> list[str]:
+def read_nameservers(view: View) -> list[str]:
+    """The nameservers of resolv.conf, or those behind systemd-resolved's stub."""
     found = parse_resolv_conf(view.text("/etc/resolv.conf") or "")
     if found == [_STUB]:
         return parse_resolv_conf(view.text("/run/systemd/resolve/resolv.conf") or "") or found

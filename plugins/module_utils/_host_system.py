@@ -207,18 +207,24 @@ def read_users(names: Sequence[str], view: View) -> dict[str, Any]:
             "linger": view.exists(f"/var/lib/systemd/linger/{name}"),
             "subuids": subordinate_ids(view.text("/etc/subuid") or "", name, entry.pw_uid),
             "subgids": subordinate_ids(view.text("/etc/subgid") or "", name, entry.pw_uid),
+            "subuid_ranges": subordinate_ranges(view.text("/etc/subuid") or "", name, entry.pw_uid),
         }
     return found
 
 
 def subordinate_ids(text: str, name: str, uid: int) -> int:
     """How many subordinate ids subuid(5) or subgid(5) gives a user, by name or number."""
-    total = 0
+    return sum(count for _first, count in subordinate_ranges(text, name, uid))
+
+
+def subordinate_ranges(text: str, name: str, uid: int) -> list[list[int]]:
+    """A user's ranges in subuid(5) or subgid(5) as pairs of the first id and how many there are."""
+    found = []
     for line in text.splitlines():
         fields = line.strip().split(":")
-        if len(fields) == 3 and fields[0] in (name, str(uid)) and fields[2].isdigit():
-            total += int(fields[2])
-    return total
+        if len(fields) == 3 and fields[0] in (name, str(uid)) and fields[1].isdigit() and fields[2].isdigit():
+            found.append([int(fields[1]), int(fields[2])])
+    return found
 
 
 def parse_iptables(result: Result) -> dict[str, Any]:

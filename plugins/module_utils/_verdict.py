@@ -15,8 +15,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._modes import MODE
 from ansible_collections.matryoshka.host.plugins.module_utils._networks import NamedRange, daemon_ranges
 from ansible_collections.matryoshka.host.plugins.module_utils._preflight import judge_modes
 from ansible_collections.matryoshka.host.plugins.module_utils._runner_plan import inner_ranges
-
-_ENGINES_OWN = ("docker0", "br-*", "docker_gwbridge", "veth*")
+from ansible_collections.matryoshka.host.plugins.module_utils._taken_ranges import ENGINES_OWN
 
 
 def preflight_verdict(
@@ -84,7 +83,7 @@ def _overlapping(
         ours += inner_ranges(runner)
     ranges = {one.name: str(one.network) for one in ours}
     network = facts["network"]
-    for overlap in _routes.overlaps(ranges, network["routes"], _ENGINES_OWN, network["nameservers"]):
+    for overlap in _routes.overlaps(ranges, network["routes"], ENGINES_OWN, network["nameservers"]):
         found.append(f"{overlap}; choose another range")
     return found
 

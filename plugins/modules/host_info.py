@@ -156,6 +156,7 @@ groups:
 users:
   description:
     - C(uid), C(gid), C(home), C(shell), C(linger), C(subuids), C(subgids) of each existing user asked for.
+    - C(subuid_ranges), pairs of the first id and the number of ids.
   returned: always
   type: dict
 paths:
@@ -175,6 +176,8 @@ network:
     - C(nameservers), C(default_interface), its C(mtu).
     - C(bridges) (C(name), C(addresses), C(mtu), C(managed_by), one of V(docker), V(podman), V(libvirt),
       V(other)).
+    - C(engine_ranges), the C(bip) and C(default-address-pools) that Docker (C(docker)) and the inner engines of
+      runners (C(runner)) are configured with now, as far as they are.
   returned: always
   type: dict
 iptables:

@@ -19,10 +19,12 @@ def names(kind: str) -> list[str]:
     if kind == "role":
         return sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
     if kind == "filter":
-        from ansible_collections.matryoshka.host.plugins.filter import environment_image, plan
+        from importlib import import_module
 
+        package = "ansible_collections.matryoshka.host.plugins.filter"
+        files = [path.stem for path in (ROOT / "plugins" / "filter").glob("*.py")]
         return sorted(
-            {**plan.FilterModule().filters(), **environment_image.FilterModule().filters()},
+            name for file in files for name in import_module(f"{package}.{file}").FilterModule().filters()
         )
     return sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
 

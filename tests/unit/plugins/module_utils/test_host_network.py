@@ -10,6 +10,8 @@ import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Result
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._host_network import (
+    DAEMON_JSON,
+    RUNNERS,
     bridge_manager,
     default_interface,
     parse_if_inet6,
@@ -18,6 +20,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._host_network impo
     parse_proc_routes,
     parse_proc_routes6,
     parse_resolv_conf,
+    read_engine_ranges,
     read_network,
 )
 
@@ -163,3 +166,22 @@ def test_a_network_read_without_ip(view: View) -> None:
         "::/0",
     ]
     assert found["mtu"] == 1400
+
+
+def test_ranges_that_engines_have_now(view: View) -> None:
+    def write(path: str, text: str) -> None:
+        file = Path(view.path(path))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    assert read_engine_ranges(view) == {}
+    write(DAEMON_JSON, '{"bip": "172.20.0.1/16", "mtu": 1400}')
+    write(f"{RUNNERS}/ci.json", '{"inner_daemon": {"bip": "172.22.0.1/16", "default-address-pools": []}}')
+    write(f"{RUNNERS}/other.json", '{"inner_daemon": {"bip": "10.0.0.1/24"}}')
+    assert read_engine_ranges(view) == {
+        "docker": {"bip": "172.20.0.1/16"},
+        "runner": {"bip": "172.22.0.1/16", "default-address-pools": []},
+    }
+    write(DAEMON_JSON, "not JSON")
+    write(f"{RUNNERS}/ci.json", "[]")
+    assert read_engine_ranges(view) == {}

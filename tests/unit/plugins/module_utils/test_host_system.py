@@ -101,6 +101,7 @@ def test_iptables(result: Result, expected: dict[str, object]) -> None:
 def test_subordinate_ids() -> None:
     text = "ci:100000:65536\n1000:200000:1000\nother:1:5\nci:bad\n"
     assert system.subordinate_ids(text, "ci", 1000) == 66536
+    assert system.subordinate_ranges(text, "ci", 1000) == [[100000, 65536], [200000, 1000]]
 
 
 CGROUP2 = "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
