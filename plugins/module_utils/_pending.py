@@ -14,6 +14,10 @@ from ansible_collections.matryoshka.host.plugins.module_utils import (
     _config_files,
     _daemon_config_apply,
     _environment_image_build,
+    _kernel_settings,
+    _netfilter,
+    _netfilter_apply,
+    _subids_apply,
     _systemd_apply,
     _verify,
 )
@@ -49,6 +53,15 @@ def kinds(run: Runner, pipe: Piper) -> dict[str, Kind]:
             lambda params: _environment_image_build.apply(params, True, run, pipe),
             _environment_image_build.REQUIRED_IF,
         ),
+        "kernel_settings": Kind(
+            _kernel_settings.ARGUMENTS,
+            lambda params: _kernel_settings.answer(params, True, run),
+        ),
+        "netfilter_rules": Kind(
+            _netfilter.ARGUMENTS,
+            lambda params: _netfilter_apply.answer(params, True, run),
+        ),
+        "subids": Kind(_subids_apply.ARGUMENTS, lambda params: _subids_apply.answer(params, True)),
         "systemd_units": Kind(
             _systemd_apply.ARGUMENTS,
             lambda params: _systemd_apply.answer(params, True, run),

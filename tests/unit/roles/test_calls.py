@@ -10,7 +10,15 @@ import pytest
 import yaml
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
-KINDS = ("config_files", "daemon_config", "environment_image", "systemd_units", "verify")
+KINDS = (
+    "config_files",
+    "daemon_config",
+    "environment_image",
+    "kernel_settings",
+    "netfilter_rules",
+    "systemd_units",
+    "verify",
+)
 # Files that tasks include only where something is to be installed or removed.
 CONDITIONAL = {"packages.yml", "remove.yml", "removed.yml", "remove_packages.yml"}
 
