@@ -64,6 +64,7 @@ def answer(params: Mapping[str, Any], check: bool, run: Runner, view: View | Non
         "changed": files.changed or bool(loading) or bool(differing),
         "loaded_modules": loading,
         "changed_sysctls": sorted(differing),
+        "changed_files": [*(item.path for item in files.files), *files.removed],
         "diff": diff,
     }
 

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _netfilter_program as program
@@ -74,6 +74,7 @@ def answer(
                 program.carry_out(data, plan, run, view.text)
         if file.differs and not check:
             file.save()
+    result["file_differs"] = file.differs
     if file.differs:
         result["diff"] = result["diff"] or [file.diff()]
         result["changed"] = True
@@ -218,10 +219,16 @@ def _hooks(
     placed = program.in_place(have, want, last)
     for rule in want:
         state = "present" if placed else "moved" if rule in have else "created"
-        yield {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "state": state}
+        hook = {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "state": state}
+        yield {**hook, "before": _in_the_way(owner, have) if state == "moved" else None}
     for rule in have:
         if program.is_hook(owner, rule) and rule not in want:
             yield {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "state": "removed"}
+
+
+def _in_the_way(owner: str, have: Sequence[str]) -> str | None:
+    """The first rule of others in a chain."""
+    return next((rule for rule in have if not program.is_hook(owner, rule)), None)
 
 
 def _sets(live: Live, wanted: Live) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

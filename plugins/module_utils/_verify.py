@@ -14,6 +14,10 @@ from ansible_collections.matryoshka.host.plugins.module_utils._command import Ru
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_environments import check_environments
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_firewall import (
+    check_firewall_rules,
+    check_settings,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_host import (
     check_engine,
     check_files,
@@ -29,6 +33,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
     Report,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_network import (
+    TOLD,
     check_kernel,
     check_ranges,
 )
@@ -79,6 +84,8 @@ def check(expect: Expect, seen: Observed) -> Report:
     check_units(report, expect, seen)
     check_engine(report, expect, seen)
     check_kernel(report, seen)
+    check_settings(report, expect, seen, told=TOLD)
+    check_firewall_rules(report, expect, seen)
     check_ranges(report, expect, seen)
     check_room(report, seen.disks, expect)
     check_group(report, expect, seen)

@@ -86,6 +86,8 @@ class Expect:
     runners: Sequence[Mapping[str, Any]]
     prune: Mapping[str, Any]
     allow: Sequence[str]
+    firewall: Mapping[str, Any] = field(default_factory=dict)
+    kernel: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Expect:
@@ -101,6 +103,8 @@ class Expect:
             "runners": list,
             "prune": dict,
             "allow": list,
+            "firewall": dict,
+            "kernel": dict,
         }
         for key, value in given.items():
             if key not in kinds:
@@ -123,6 +127,8 @@ class Expect:
             runners=given.get("runners") or [],
             prune=given.get("prune") or {},
             allow=list(ALLOWED) if allow is None else [str(code) for code in allow],
+            firewall=given.get("firewall") or {},
+            kernel=given.get("kernel") or {},
         )
 
     @property
@@ -342,6 +348,8 @@ class Observed:
     disks: list[Disk] = field(default_factory=list)
     data_root_holders: list[Holder] = field(default_factory=list)
     group_members: list[str] | None = None
+    firewall: dict[str, Any] = field(default_factory=dict)
+    kernel: dict[str, Any] = field(default_factory=dict)
 
     def environments_of(self, runner: str) -> list[Environment]:
         return [one for one in self.environments if one.runner == runner]

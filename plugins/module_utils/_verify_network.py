@@ -22,6 +22,8 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
     Report,
 )
 
+#: Settings that :func:`check_kernel` speaks of.
+TOLD = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables")
 PARTS = ("pid", "mnt", "net", "ipc", "uts")
 
 

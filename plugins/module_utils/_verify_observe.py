@@ -41,6 +41,10 @@ from ansible_collections.matryoshka.host.plugins.module_utils._systemd import (
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import instantiate, is_template
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask, NoAnswer
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_firewall import (
+    observe_firewall,
+    observe_kernel,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel import (
     Lock,
     cgroup_directories,
@@ -105,6 +109,8 @@ def observe(expect: Expect, run: Runner, ask: Ask) -> Observed:
     locks = parse_locks(View().text("/proc/locks") or "")
     with ThreadPoolExecutor(max_workers=8) as pool:
         net = pool.submit(read_net, run)
+        firewall = pool.submit(observe_firewall, expect, run)
+        kernel = pool.submit(observe_kernel, expect, run)
         _observe_units(expect, seen, run)
         _observe_files(expect, seen)
         for config in expect.runners:
@@ -113,7 +119,7 @@ def observe(expect: Expect, run: Runner, ask: Ask) -> Observed:
             seen.queues[queue] = read_queue(queue)
         if expect.engine:
             _observe_engine(expect, seen, ask, locks, run, pool)
-        seen.net = net.result()
+        seen.net, seen.firewall, seen.kernel = net.result(), firewall.result(), kernel.result()
     seen.disks = list(_disks([*_places(expect, seen)]))
     return seen
 

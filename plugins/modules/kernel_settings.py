@@ -65,6 +65,11 @@ changed_sysctls:
   elements: str
   returned: success
   sample: [net.ipv4.ip_forward]
+changed_files:
+  description: Files that were written or removed.
+  type: list
+  elements: str
+  returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule

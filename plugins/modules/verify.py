@@ -34,7 +34,8 @@ options:
       - C(engine) with C(name), C(config) (the wanted daemon.json), C(config_path), C(data_root), C(version) and
         C(group_members); C(units) as M(matryoshka.host.systemd_units) takes them, each with its C(owner); C(files) with
         C(path), C(sha256), C(mode), C(owner) and C(group); C(image) with C(reference) and C(sha256) of its recipe;
-        C(runners), the configurations of the runners; C(prune).
+        C(runners), the configurations of the runners; C(prune); C(firewall) and C(kernel), the arguments of
+        M(matryoshka.host.netfilter_rules) and M(matryoshka.host.kernel_settings).
       - C(allow) lists codes of findings that the site accepts; they become notes. Without it that is V(root_disk).
     type: dict
     required: true
