@@ -27,3 +27,12 @@ def parse_size(value: Any, variable: str, minimum: int = 1) -> int:
     if size < minimum:
         raise InputError(variable, value, f"{ALLOWED}, at least {minimum} bytes")
     return size
+
+
+def show_size(size: int) -> str:
+    """Bytes for a person: ``400 GiB``, ``1.5 MiB``, ``512 bytes``."""
+    for unit in ("T", "G", "M", "K"):
+        factor = _FACTORS[unit.lower()]
+        if size >= factor:
+            return f"{size / factor:.1f}".removesuffix(".0") + f" {unit}iB"
+    return f"{size} bytes"

@@ -10,13 +10,27 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.matryoshka.host.plugins.modules import (
+    block_device_info,
+    bridge_info,
+    data_root_info,
     engine_storage_info,
     host_info,
+    overlay_info,
     pending_changes,
 )
 
 MODULES = pytest.mark.parametrize(
-    "module", [engine_storage_info, host_info, pending_changes], ids=lambda one: one.__name__.split(".")[-1]
+    "module",
+    [
+        block_device_info,
+        bridge_info,
+        data_root_info,
+        engine_storage_info,
+        host_info,
+        overlay_info,
+        pending_changes,
+    ],
+    ids=lambda one: one.__name__.split(".")[-1],
 )
 
 
