@@ -216,19 +216,19 @@ def _hooks(
     last: frozenset[str],
 ) -> Iterator[dict[str, Any]]:
     have, want = live.get(chain, []), wanted.get(chain, [])
-    placed = program.in_place(have, want, last)
-    for rule in want:
-        state = "present" if placed else "moved" if rule in have else "created"
-        hook = {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "state": state}
-        yield {**hook, "before": _in_the_way(owner, have) if state == "moved" else None}
+    others = [rule for rule in have if not program.is_hook(owner, rule)]
+    for position, rules in zip(("first", "last"), program.split_hooks(want, last), strict=True):
+        end = len(rules) if position == "first" else len(have)
+        placed = have[end - len(rules) : end] == rules
+        for rule in rules:
+            state = "present" if placed else "moved" if rule in have else "created"
+            hook = {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "position": position}
+            in_the_way = others[0 if position == "first" else -1] if state == "moved" and others else None
+            yield {**hook, "state": state, "in_the_way": in_the_way}
     for rule in have:
         if program.is_hook(owner, rule) and rule not in want:
-            yield {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "state": "removed"}
-
-
-def _in_the_way(owner: str, have: Sequence[str]) -> str | None:
-    """The first rule of others in a chain."""
-    return next((rule for rule in have if not program.is_hook(owner, rule)), None)
+            hook = {"chain": chain, "jump": program.jump_of(rule), "rule": rule, "position": None}
+            yield {**hook, "state": "removed", "in_the_way": None}
 
 
 def _sets(live: Live, wanted: Live) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -113,9 +113,10 @@ def check_firewall_rules(report: Report, expect: Expect, seen: Observed) -> None
 
 def _check_hook(report: Report, hook: Mapping[str, Any]) -> None:
     place = f"{hook['chain']} of {_PROGRAMS[hook['family']]}, table {hook['table']}"
+    side = "after" if hook["position"] == "last" else "before"
     texts = {
         "created": f"the jump from {place} to {hook['jump']} is gone",
-        "moved": f"in {place} another rule comes before the jump to {hook['jump']}: {hook.get('before') or 'none'}",
+        "moved": f"in {place} another rule comes {side} the jump to {hook['jump']}: {hook['in_the_way']}",
         "removed": f"{place} has a jump to {hook['jump']} that nobody planned: {hook['rule']}",
     }
     report.check(
