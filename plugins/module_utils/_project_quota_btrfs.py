@@ -1,0 +1,150 @@
+# Copyright: The matryoshka.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Quota groups of btrfs: read from sysfs, changed by ``btrfs``.
+
+Sources of facts: ``linux/btrfs.h``, ``Documentation/ABI/testing`` and ``fs/btrfs/sysfs.c`` (qgroups since Linux 5.9),
+btrfs-quota(8), btrfs-qgroup(8).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import uuid
+from dataclasses import dataclass
+from typing import Protocol
+
+from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Runner
+from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
+from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState, Usage
+
+_INO_LOOKUP, _FS_INFO = 0xD0009412, 0x8400941F
+_FIRST_INODE = 256
+_LIMIT_REFERENCED = 1
+_USED = ("referenced", "rsv_data", "rsv_meta_pertrans", "rsv_meta_prealloc")
+_SYSFS = "/sys/fs/btrfs"
+
+
+class Trees(Protocol):
+    """Which file system and which subvolume a directory is."""
+
+    def subvolume(self, path: str) -> int | None: ...
+
+    def filesystem(self, path: str) -> str: ...
+
+
+class Ioctls:
+    """:class:`Trees` as the kernel says."""
+
+    def subvolume(self, path: str) -> int | None:
+        """The id of the subvolume whose top ``path`` is; None if it is a directory within one."""
+        if os.stat(path).st_ino != _FIRST_INODE:
+            return None
+        found = _ioctl(path, _INO_LOOKUP, struct.pack("=QQ4080s", 0, _FIRST_INODE, b""))
+        return int(struct.unpack_from("=Q", found)[0])
+
+    def filesystem(self, path: str) -> str:
+        """The UUID of the file system."""
+        return str(uuid.UUID(bytes=_ioctl(path, _FS_INFO, bytes(1024))[16:32]))
+
+
+def _ioctl(path: str, request: int, argument: bytes) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    answer = bytearray(argument)
+    try:
+        fcntl.ioctl(descriptor, request, answer)
+    finally:
+        os.close(descriptor)
+    return bytes(answer)
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """How a file system counts. ``mode`` is ``qgroup``, ``squota`` or empty."""
+
+    mode: str
+    consistent: bool = True
+
+    @property
+    def state(self) -> QuotaState:
+        if not self.mode:
+            return QuotaState(False, False, "not switched on")
+        why = (
+            ""
+            if self.consistent
+            else "the numbers are out of date, so limits needn't hold, until a rescan has ended"
+        )
+        return QuotaState(True, True, why)
+
+
+def accounting(view: View, filesystem: str) -> Accounting:
+    """What the file system with this UUID counts."""
+    folder = f"{_SYSFS}/{filesystem}/qgroups"
+    if not view.exists(folder) or (view.text(f"{folder}/enabled") or "1").strip() == "0":
+        return Accounting("")
+    # Linux before 6.7 doesn't say the mode and knows one only.
+    mode = (view.text(f"{folder}/mode") or "qgroup").strip()
+    return Accounting(
+        "" if mode == "disabled" else mode, (view.text(f"{folder}/inconsistent") or "0").strip() == "0"
+    )
+
+
+def usage(view: View, filesystem: str, subvolume: int) -> Usage | None:
+    """What a subvolume refers to with what is being written, and its limit; None if it isn't counted.
+
+    The sum is what ``fs/btrfs/qgroup.c`` holds against the limit; what is referred to alone lags by a commit.
+    """
+    folder = f"{_SYSFS}/{filesystem}/qgroups/0_{subvolume}"
+    if not view.exists(folder):
+        return None
+
+    def number(name: str) -> int:
+        text = (view.text(f"{folder}/{name}") or "0").strip()
+        return int(text) if text.isdecimal() else 0
+
+    limited = number("limit_flags") & _LIMIT_REFERENCED
+    limits = Limits(bytes=number("max_referenced") if limited else 0)
+    return Usage(subvolume, sum(number(name) for name in _USED), 0, limits)
+
+
+def simple_possible(view: View) -> bool:
+    """Whether the kernel has simple quotas (Linux 6.7)."""
+    return view.exists(f"{_SYSFS}/features/simple_quota")
+
+
+def enable(run: Runner, path: str, simple: bool) -> None:
+    """Switch counting on for the whole file system of ``path``; what is there already is counted unless ``simple``."""
+    if simple and run(["btrfs", "quota", "enable", "--simple", path], check=False).ok:
+        return
+    # A rescan counts what has been committed.
+    run(["btrfs", "filesystem", "sync", path], timeout=600.0)
+    run(["btrfs", "quota", "enable", path])
+    rescan(run, path)
+
+
+def rescan(run: Runner, path: str) -> None:
+    """Count anew, to the end."""
+    argv = ["btrfs", "quota", "rescan", "-w", path]
+    result = run(argv, check=False, timeout=3600.0)
+    if not result.ok and "in progress" not in result.err:
+        raise CommandError(argv, result)
+
+
+def make_subvolume(run: Runner, path: str, exists: bool) -> None:
+    """A subvolume in the place of nothing, or of an empty directory, whose mode and owner it keeps."""
+    if not exists:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        run(["btrfs", "subvolume", "create", path])
+        return
+    status = os.stat(path)
+    os.rmdir(path)
+    run(["btrfs", "subvolume", "create", path])
+    os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, status.st_mode & 0o7777)
+
+
+def set_limit(run: Runner, path: str, limits: Limits) -> None:
+    """Limit what a subvolume refers to; 0 lifts the limit."""
+    run(["btrfs", "qgroup", "limit", str(limits.bytes) if limits.bytes else "none", path])
