@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Recorded observations as dataclasses again: what ``dataclasses.asdict`` and JSON made of them."""
+"""Recorded observations as dataclasses again: what ``dataclasses.asdict`` and JSON made of them.
+
+What a recording leaves out has the value that the dataclass gives it by itself.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def build(kind: Any, value: Any) -> Any:
         return build(next(one for one in arguments if one is not type(None)), value)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
-        return kind(**{one.name: build(hints[one.name], value[one.name]) for one in dataclasses.fields(kind)})
+        names = [one.name for one in dataclasses.fields(kind) if one.name in value]
+        return kind(**{name: build(hints[name], value[name]) for name in names})
     if origin is tuple:
         inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(build(one, item) for one, item in zip(inner, value, strict=True))
