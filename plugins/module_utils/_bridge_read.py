@@ -50,6 +50,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._host_files import
 from ansible_collections.matryoshka.host.plugins.module_utils._host_network import read_nameservers
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask, NoAnswer
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel import parse_firewall
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import Firewall
 
 HOST = "host"
 NOT_RUNNING = "not asked: it isn't running"
@@ -104,6 +105,8 @@ class Namespace:
     switches: dict[str, bool] = field(default_factory=dict)
     filters: list[BaseChain] = field(default_factory=list)
     backends: list[str] = field(default_factory=list)
+    firewalls: dict[str, Firewall] = field(default_factory=dict)
+    """What the savers printed, by family and backend: ``ip nft``, ``ip6 legacy``."""
     unread: list[str] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
 
@@ -182,6 +185,7 @@ def _filters(seen: Namespace, parts: Mapping[str, tuple[int, str]]) -> None:
                 continue
             firewall, policies = parse_firewall(text), parse_policies(text)
             actual = "legacy" if firewall.backend == "legacy" else "nft"
+            seen.firewalls[f"{family} {actual}"] = firewall
             known += [(family, table) for table in firewall.chains if actual == "nft"]
             used[actual] |= any(
                 rules for chains in firewall.chains.values() for rules in chains.values()

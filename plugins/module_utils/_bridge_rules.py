@@ -30,6 +30,7 @@ _TARGETS = {
     "NFQUEUE": UNSURE,
 }
 _NO_SETS: Mapping[str, tuple[str, ...]] = {}
+_KINDS = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 _WITH_ONE_VALUE = {
     "-i": "in",
     "-o": "out",
@@ -93,11 +94,14 @@ def parse_policies(text: str) -> dict[str, dict[str, str]]:
 
 
 def parse_sets(text: str) -> dict[str, tuple[str, ...]]:
-    """``ipset save``: the sets of addresses or networks by name; a set of another kind, or with exceptions, isn't one."""
+    """``ipset save``: the sets of addresses or networks by name, those with ports too (``10.0.0.53,tcp:53``).
+
+    A set of another kind, or with exceptions, isn't one.
+    """
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         words = line.split()
-        if words[:1] == ["create"] and len(words) > 2 and words[2] in ("hash:ip", "hash:net"):
+        if words[:1] == ["create"] and len(words) > 2 and words[2] in _KINDS:
             found[words[1]] = []
         elif words[:1] == ["add"] and len(words) > 2 and words[1] in found:
             if "nomatch" in words[3:]:
@@ -169,7 +173,7 @@ def iptables_rule(rule: str, text: str, sets: Mapping[str, tuple[str, ...]] = _N
         elif word in ("-m", "--match", "--comment"):
             index += 2
         elif word == "--match-set":
-            conditions.append(_of_a_set(value, "".join(words[index + 2 : index + 3]), negated, sets))
+            conditions.extend(_of_a_set(value, "".join(words[index + 2 : index + 3]), negated, sets))
             index += 3
         else:
             end = index + 1
@@ -181,11 +185,18 @@ def iptables_rule(rule: str, text: str, sets: Mapping[str, tuple[str, ...]] = _N
     return Rule(tuple(conditions), verb, target, text)
 
 
-def _of_a_set(name: str, direction: str, negated: bool, sets: Mapping[str, tuple[str, ...]]) -> Condition:
-    kind = {"src": "source", "dst": "destination"}.get(direction)
-    if kind is None or name not in sets:
-        return Condition(UNKNOWN, ("--match-set", name, direction), negated)
-    return Condition(kind, sets[name], negated)
+def _of_a_set(
+    name: str, direction: str, negated: bool, sets: Mapping[str, tuple[str, ...]]
+) -> list[Condition]:
+    """A set as conditions; one with ports is met by some ports of its addresses, and by no other address."""
+    first, *ports = direction.split(",")
+    kind = {"src": "source", "dst": "destination"}.get(first)
+    unknown = Condition(UNKNOWN, ("--match-set", name, direction), negated)
+    if kind is None or name not in sets or (ports and negated):
+        return [unknown]
+    if not ports:
+        return [Condition(kind, sets[name], negated)]
+    return [Condition(kind, tuple(entry.partition(",")[0] for entry in sets[name])), unknown]
 
 
 #: Targets of iptables' extensions that say nothing about what becomes of a packet.

@@ -116,10 +116,12 @@ def account(user: str, view: View) -> dict[str, Any]:
     try:
         entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
         name, uid, gid = entry.pw_name, entry.pw_uid, entry.pw_gid
+        groups = os.getgrouplist(name, gid)
     except (KeyError, OverflowError):
         if not user.isdigit() or int(user) > 0xFFFFFFFE:
             raise InputError("users", user, allowed) from None
         name, uid, gid = user, int(user), int(user)
+        groups = [gid]
     if uid == 0:
         raise InputError("users", user, allowed)
     ranges = {
@@ -129,6 +131,7 @@ def account(user: str, view: View) -> dict[str, Any]:
         "name": user,
         "uid": uid,
         "gid": gid,
+        "groups": groups,
         "subuids": sum(count for start, count in ranges["subuid"]),
         "subgids": sum(count for start, count in ranges["subgid"]),
         "uid_map": id_map(uid, ranges["subuid"]),

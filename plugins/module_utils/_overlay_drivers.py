@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which storage driver an engine takes at a path, and which it should: the engines' own rules on what was tried.
 
-Pure. Sources, each of 2025 or 2026 (Docker's older order: pull request 42661 of moby): ``daemon/graphdriver`` of moby (``driver_linux.go`` for the order,
+Pure. Sources, each of 2025 or 2026: ``daemon/graphdriver`` of moby (``driver_linux.go`` for the order,
 ``overlay2/overlay.go``, ``overlayutils``, ``fuse-overlayfs``), ``plugins/snapshots/overlay/overlay.go`` of
 containerd, ``drivers/overlay/overlay.go``, ``drivers/driver.go`` and ``types/options.go`` of containers/storage,
-``cmd/buildkitd/main_oci_worker.go`` of buildkit.
+``cmd/buildkitd/main_oci_worker.go`` of buildkit. Docker's order before 23: moby pull request 42661.
 """
 
 from __future__ import annotations

@@ -34,8 +34,10 @@ _MOUNT_ATTR_IDMAP = 0x00100000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.opendir.restype = ctypes.c_void_p
-_libc.readdir.argtypes = _libc.closedir.argtypes = [ctypes.c_void_p]
-_libc.readdir.restype = ctypes.c_void_p
+_libc.closedir.argtypes = [ctypes.c_void_p]
+_readdir = getattr(_libc, "readdir64", _libc.readdir)
+_readdir.argtypes = [ctypes.c_void_p]
+_readdir.restype = ctypes.c_void_p
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -105,8 +107,8 @@ def entry_types(directory: str) -> dict[str, int]:
         _checked(-1, f"opendir {directory}")
     found: dict[str, int] = {}
     try:
-        while entry := _libc.readdir(stream):
-            # struct dirent of 64-bit Linux: inode and offset (8 bytes each), length (2), type (1), name
+        while entry := _readdir(stream):
+            # struct dirent64: inode and offset (8 bytes each), length (2), type (1), name
             name = os.fsdecode(ctypes.string_at(entry + 19))
             if name not in (".", ".."):
                 found[name] = ctypes.string_at(entry + 18, 1)[0]

@@ -134,7 +134,7 @@ def _drain(descriptor: int) -> bytes:
 def as_user(account: Mapping[str, Any], parent: str, program: str | None) -> dict[str, Any]:
     """All trials as one user: with a user namespace of its own, its subordinate ids mapped as engines do.
 
-    :param account: ``name``, ``uid``, ``gid``, ``uid_map`` and ``gid_map`` (inside, outside, count).
+    :param account: ``name``, ``uid``, ``gid``, ``groups``, ``uid_map`` and ``gid_map`` (inside, outside, count).
     :param parent: the directory that was asked for, to see whether the user can write there.
     :param program: the path of fuse-overlayfs.
     """
@@ -176,7 +176,7 @@ def _be_user(
     found: dict[str, Any] = {}
     try:
         os.chdir(directory)
-        os.setgroups([])
+        os.setgroups(account["groups"])
         os.setresgid(account["gid"], account["gid"], account["gid"])
         os.setresuid(account["uid"], account["uid"], account["uid"])
         kernel.stay_dumpable()

@@ -21,10 +21,10 @@ KINDS = (*BY_PROJECT, "btrfs")
 
 _OWNER = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,31}")
 _ENABLE = {
-    "xfs": "mount it with the option prjquota (XFS takes it at a mount only, not at a remount; for the root file"
-    " system rootflags=prjquota on the kernel's command line)",
+    "xfs": "mount it with the option prjquota (a remount seems to take it and doesn't; for the root file system"
+    " rootflags=prjquota on the kernel's command line)",
     "ext4": "give it the features project and quota while it isn't mounted (tune2fs -O project,quota -Q prjquota"
-    " {device}), and mount it with the option prjquota",
+    " {device}), and mount it with the option prjquota (a remount seems to take it and doesn't)",
 }
 
 

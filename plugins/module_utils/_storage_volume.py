@@ -291,6 +291,7 @@ def _shown(
         "mounted": mounted,
         "bytes": seen.sizes.filesystem,
         "disks": [disk["path"] for disk in seen.disks],
+        "nodes": [disk["path"] for disk in seen.disks] + ([f"/dev/{seen.upper}"] if seen.upper else []),
         "quota": volume["quota"],
         "discard": volume["discard"],
         "mkfs": mkfs_options(volume),
@@ -308,17 +309,26 @@ def _running(volume: Mapping[str, Any], run: Runner) -> list[str]:
     return sorted(name for name, state in states.items() if state.up)
 
 
+_FOLDERS = (
+    *("/usr/sbin", "/sbin", "/usr/bin", "/bin"),
+    *("/usr/lib/systemd/system-generators", "/lib/systemd/system-generators"),
+)
 _PROGRAMS = {
-    "filesystem:xfs": ("mkfs.xfs", "xfsprogs"),
-    "filesystem:ext4": ("mkfs.ext4", "e2fsprogs"),
-    "filesystem:btrfs": ("mkfs.btrfs", "btrfs-progs"),
-    "grow:xfs": ("xfs_growfs", "xfsprogs"),
-    "grow:btrfs": ("btrfs", "btrfs-progs"),
-    "partition": ("parted", "parted"),
-    "grow_partition": ("sfdisk", "fdisk"),
-    "lvm": ("vgs", "lvm2"),
-    "encrypt": ("cryptsetup", "cryptsetup"),
-    "migrate": ("rsync", "rsync"),
+    "filesystem:xfs": (("mkfs.xfs", "xfsprogs"),),
+    "filesystem:ext4": (("mkfs.ext4", "e2fsprogs"),),
+    "filesystem:btrfs": (("mkfs.btrfs", "btrfs-progs"),),
+    "grow:xfs": (("xfs_growfs", "xfsprogs"),),
+    "grow:ext4": (("resize2fs", "e2fsprogs"),),
+    "grow:btrfs": (("btrfs", "btrfs-progs"),),
+    "partition": (("parted", "parted"),),
+    "grow_partition": (("sfdisk", "fdisk"),),
+    "lvm": (("vgs", "lvm2"),),
+    "encrypt": (
+        ("cryptsetup", "cryptsetup-bin"),
+        # Reads crypttab at boot; a part of package systemd before Debian 13.
+        ("systemd-cryptsetup-generator", "systemd-cryptsetup"),
+    ),
+    "migrate": (("rsync", "rsync"),),
 }
 
 
@@ -327,12 +337,8 @@ def _packages(volumes: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outco
     found = set()
     for volume in volumes:
         for step in outcomes[volume["name"]].steps:
-            wanted = _PROGRAMS.get(step) or _PROGRAMS.get(f"{step}:{volume['filesystem']}")
-            places = (
-                [f"{folder}/{wanted[0]}" for folder in ("/usr/sbin", "/sbin", "/usr/bin", "/bin")]
-                if wanted
-                else []
-            )
-            if wanted and not any(view.exists(place) for place in places):
-                found.add(wanted[1])
+            needed = _PROGRAMS.get(step, _PROGRAMS.get(f"{step}:{volume['filesystem']}", ()))
+            for program, package in needed:
+                if not any(view.exists(f"{folder}/{program}") for folder in _FOLDERS):
+                    found.add(package)
     return sorted(found)

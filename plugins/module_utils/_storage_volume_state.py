@@ -61,7 +61,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Seen:
-    """A volume as it is. ``source`` is the device that is mounted, ``disks`` the whole disks behind it."""
+    """A volume as it is.
+
+    ``source`` is the device that is mounted, ``disks`` the whole disks behind it, ``upper`` the kernel's
+    name of the first if it is one of the device mapper.
+    """
 
     beneath: Beneath = ABSENT
     mount: Mount | None = None
@@ -75,6 +79,7 @@ class Seen:
     disks: tuple[Mapping[str, Any], ...] = ()
     queues: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     discards: bool = False
+    upper: str | None = None
 
 
 def read_host(view: View) -> Host:
@@ -130,6 +135,8 @@ def read_volume(volume: Mapping[str, Any], table: MountTable, view: View) -> See
     source = disks.device(mount)
     kernel_name = posixpath.basename(view.real(source)) if source else ""
     whole = sorted(disks.disks(mount)) if source else []
+    # What LVM and dm-crypt make has a read-ahead of its own.
+    upper = [kernel_name] if kernel_name.startswith("dm-") else []
     return Seen(
         beneath=beneath,
         mount=mount,
@@ -139,7 +146,8 @@ def read_volume(volume: Mapping[str, Any], table: MountTable, view: View) -> See
         migrating=view.exists(f"{path}/{MIGRATION}"),
         old=tuple(old),
         disks=tuple(identity(view, disk) for disk in whole),
-        queues={disk: read_queue(view, disk) for disk in whole},
+        queues={disk: read_queue(view, disk) for disk in [*whole, *upper]},
+        upper=kernel_name if upper else None,
         discards=_discards(view, kernel_name),
     )
 

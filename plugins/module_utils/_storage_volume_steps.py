@@ -163,11 +163,9 @@ def _queue(out: Outcome, volume: Mapping[str, Any], seen: Seen, host: Host) -> N
     wanted = queue_settings(volume)
     for disk in seen.disks:
         _scheduler(out, volume, seen.queues.get(disk["name"], {}), host)
-    differs = any(
-        seen.queues.get(disk["name"], {}).get(key) != value
-        for disk in seen.disks
-        for key, value in wanted.items()
-    )
+    places = [(disk["name"], key) for disk in seen.disks for key in wanted]
+    places += [(seen.upper, "read_ahead_kb")] if seen.upper and "read_ahead_kb" in wanted else []
+    differs = any(seen.queues.get(name, {}).get(key) != wanted[key] for name, key in places)
     if differs and host.udev:
         out.steps.append("queue")
     elif differs:

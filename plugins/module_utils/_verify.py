@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_between import check_bridges
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_environments import check_environments
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_firewall import (
@@ -41,11 +42,16 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_observe im
     observe,
     state_marks,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_roots import check_roots
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_runners import (
     PASSING,
     check_queues,
     check_runners,
     unit_of_runner,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_storage import (
+    check_volumes,
+    with_volume_units,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_tree import lines, tree
 
@@ -80,6 +86,7 @@ def answer(params: Mapping[str, Any], check_mode: bool, run: Runner, ask: Ask) -
 
 def check(expect: Expect, seen: Observed) -> Report:
     """Every check on one observation. Pure."""
+    expect = with_volume_units(expect, seen.volumes)
     report = Report()
     check_units(report, expect, seen)
     check_engine(report, expect, seen)
@@ -87,6 +94,8 @@ def check(expect: Expect, seen: Observed) -> Report:
     check_settings(report, expect, seen, told=TOLD)
     check_firewall_rules(report, expect, seen)
     check_ranges(report, expect, seen)
+    check_volumes(report, expect, seen)
+    check_roots(report, expect, seen)
     check_room(report, seen.disks, expect)
     check_group(report, expect, seen)
     check_image(report, expect, seen)
@@ -95,6 +104,7 @@ def check(expect: Expect, seen: Observed) -> Report:
     if seen.engine.error is None:
         check_environments(report, expect, seen)
     check_queues(report, expect, seen)
+    check_bridges(report, expect, seen)
     report.accept(expect.allow)
     return report
 

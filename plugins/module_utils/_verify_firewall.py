@@ -9,7 +9,7 @@ The live rules are compared by :mod:`_netfilter_apply`, as the role's own task d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -34,29 +34,33 @@ _PROGRAMS = {"ipv4": "iptables", "ipv6": "ip6tables"}
 
 def observe_firewall(expect: Expect, run: Runner) -> dict[str, Any]:
     """What module ``netfilter_rules`` would change, or ``error``; empty if nothing was promised."""
-    return _asked(
+    return asked(
         expect.firewall, _netfilter.ARGUMENTS, lambda params: _netfilter_apply.answer(params, True, run)
     )
 
 
 def observe_kernel(expect: Expect, run: Runner) -> dict[str, Any]:
     """What module ``kernel_settings`` would change, or ``error``; empty if nothing was promised."""
-    return _asked(
+    return asked(
         expect.kernel, _kernel_settings.ARGUMENTS, lambda params: _kernel_settings.answer(params, True, run)
     )
 
 
-def _asked(promised: Mapping[str, Any], arguments: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def asked(
+    promised: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    answer: Callable[[Mapping[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """What a module answers to the arguments that a role promised, or ``error``; empty if it promised none."""
     if not promised:
         return {}
     checked = ArgumentSpecValidator(dict(arguments)).validate(dict(promised))
     if checked.error_messages:
         return {"error": "; ".join(checked.error_messages)}
     try:
-        result: dict[str, Any] = answer(checked.validated_parameters)
+        return answer(checked.validated_parameters)
     except HostError as error:
         return {"error": str(error)}
-    return result
 
 
 def check_firewall_rules(report: Report, expect: Expect, seen: Observed) -> None:

@@ -166,8 +166,6 @@ def check_engine(report: Report, expect: Expect, seen: Observed) -> None:
     check_bridge(report, seen.engine, seen.net, subject, again)
     check_mtu(report, seen.engine, seen.net, subject, "docker_daemon.mtu")
     check_firewall(report, seen.engine, seen.net, wanted, subject, again)
-    root = str(seen.engine.info.get("DockerRootDir") or "")
-    _check_holders(report, expect, seen, root, subject)
 
 
 def _same_version(wanted: str, running: str) -> bool:
@@ -182,50 +180,6 @@ def check_storage(report: Report, storage: EngineStorage, subject: str) -> None:
     report.checks += len(CODES)
     for reason in judge_storage(storage).reasons:
         report.check(False, reason.code, subject, reason.text, reason.remedy)
-
-
-def _check_holders(report: Report, expect: Expect, seen: Observed, root: str, subject: str) -> None:
-    pid = int(seen.unit_details.get(expect.engine_unit, {}).get("MainPID") or 0)
-    foreign = [one for one in seen.data_root_holders if pid and one.pid != pid]
-    report.check(
-        not foreign,
-        "data_root_held",
-        subject,
-        f"another process holds its data root {root}: "
-        + ", ".join(f"{one.name} (pid {one.pid})" for one in foreign),
-        "; ".join(f"kill {one.pid}" for one in foreign) + f"; then systemctl restart {expect.engine_unit}",
-    )
-    folders = {f"runner {one['name']}": str(one["directory"]) for one in expect.runners}
-    known = {one.inspect.get("Id"): f"runner {one.runner}" for one in seen.environments}
-    for container in seen.containers:
-        mine = known.get(container.get("Id"))
-        for mount in container.get("Mounts") or []:
-            source = str(mount.get("Source") or "")
-            for owner, folder in [*folders.items(), (subject, root)]:
-                if (
-                    owner == mine
-                    or not folder
-                    or not mount.get("RW", True)
-                    or not _meets(source, folder, owner == subject)
-                ):
-                    continue
-                name = str((container.get("Names") or ["?"])[0]).lstrip("/")
-                report.check(
-                    False,
-                    "data_root_shared",
-                    owner,
-                    f"the container {name} mounts {source}, where its data is, for writing",
-                    f"docker rm --force {name}, or make it again without that mount",
-                )
-
-
-def _meets(source: str, folder: str, engine: bool) -> bool:
-    """Whether a mount of ``source`` shows ``folder``; the engine's own volumes below its root are its business."""
-    if not source:
-        return False
-    if source == folder or source == "/" or folder.startswith(source.rstrip("/") + "/"):
-        return True
-    return not engine and source.startswith(folder.rstrip("/") + "/")
 
 
 def check_files(report: Report, expect: Expect, seen: Observed) -> None:

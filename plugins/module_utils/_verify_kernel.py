@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ansible_collections.matryoshka.host.plugins.module_utils._command import Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._host_network import (
     parse_proc_routes,
@@ -66,25 +65,8 @@ def parse_firewall(text: str) -> Firewall:
     return firewall
 
 
-def read_firewall(run: Runner, pid: int | None = None) -> Firewall:
-    """The IPv4 rules of this network namespace, or of that of process ``pid``.
-
-    The host's own ``iptables-save`` is used for both: nothing of an environment is run.
-    """
-    enter = ["nsenter", "--target", str(pid), "--net", "--"] if pid else []
-    result = run([*enter, "iptables-save"], check=False, timeout=10)
-    if not result.ok:
-        return Firewall(error=(result.err or result.out).strip() or f"iptables-save ended with {result.code}")
-    firewall = parse_firewall(result.out)
-    if "DOCKER" not in firewall.chains.get("nat", {}):
-        other = "iptables-legacy-save" if firewall.backend != "legacy" else "iptables-nft-save"
-        elsewhere = run([*enter, other], check=False, timeout=10)
-        firewall.other = elsewhere.ok and "DOCKER" in parse_firewall(elsewhere.out).chains.get("nat", {})
-    return firewall
-
-
-def read_net(run: Runner, pid: int | None = None, firewall: bool = True) -> NetView:
-    """The network namespace of this process or of process ``pid``."""
+def read_net(pid: int | None = None) -> NetView:
+    """The network namespace of this process or of process ``pid``, all but its firewall."""
     proc = View(f"/proc/{pid or 'self'}")
     links = View(f"/proc/{pid}/root" if pid else "/")
     mtu = {}
@@ -101,7 +83,6 @@ def read_net(run: Runner, pid: int | None = None, firewall: bool = True) -> NetV
         mtu=mtu,
         nameservers=parse_resolv_conf(links.text("/etc/resolv.conf") or "") if not pid else [],
         forwarding=parse_forwarding(proc.text("/net/snmp") or ""),
-        firewall=read_firewall(run, pid) if firewall else Firewall(),
     )
 
 

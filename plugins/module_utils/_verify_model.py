@@ -88,6 +88,8 @@ class Expect:
     allow: Sequence[str]
     firewall: Mapping[str, Any] = field(default_factory=dict)
     kernel: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    storage: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Expect:
@@ -105,6 +107,8 @@ class Expect:
             "allow": list,
             "firewall": dict,
             "kernel": dict,
+            "network": dict,
+            "storage": dict,
         }
         for key, value in given.items():
             if key not in kinds:
@@ -129,6 +133,8 @@ class Expect:
             allow=list(ALLOWED) if allow is None else [str(code) for code in allow],
             firewall=given.get("firewall") or {},
             kernel=given.get("kernel") or {},
+            network=given.get("network") or {},
+            storage=given.get("storage") or {},
         )
 
     @property
@@ -294,6 +300,11 @@ class Environment:
         return bool(self.state.get("Running"))
 
     @property
+    def pid(self) -> int:
+        """Its first process; 0 if it doesn't run."""
+        return int(self.state.get("Pid") or 0)
+
+    @property
     def touched(self) -> float:
         """When it was made or ended, whichever came later; seconds since the epoch."""
         times = (self.inspect.get("Created"), self.state.get("FinishedAt"))
@@ -302,7 +313,7 @@ class Environment:
 
 @dataclass
 class RunnerView:
-    """A runner's files on the host: state, configuration, lock, and who holds its data root."""
+    """A runner's files on the host: state, configuration, lock."""
 
     state: dict[str, Any] | None = None
     state_error: str | None = None
@@ -311,7 +322,6 @@ class RunnerView:
     pid_unit: str | None = None
     lock_exists: bool = False
     lock_holders: list[Holder] = field(default_factory=list)
-    data_holders: list[Holder] = field(default_factory=list)
 
 
 @dataclass
@@ -324,7 +334,11 @@ class QueueView:
 
 @dataclass
 class Observed:
-    """Everything that was asked of the live system, at one time (seconds since the epoch)."""
+    """Everything that was asked of the live system, at one time (seconds since the epoch).
+
+    ``firewall``, ``kernel`` and ``volumes`` are what the modules of these roles would change;
+    ``bridges`` is from :mod:`_verify_bridges`, ``roots`` from :mod:`_verify_roots`.
+    """
 
     now: float = 0.0
     hostname: str = ""
@@ -346,10 +360,12 @@ class Observed:
     runners: dict[str, RunnerView] = field(default_factory=dict)
     queues: dict[str, QueueView] = field(default_factory=dict)
     disks: list[Disk] = field(default_factory=list)
-    data_root_holders: list[Holder] = field(default_factory=list)
     group_members: list[str] | None = None
     firewall: dict[str, Any] = field(default_factory=dict)
     kernel: dict[str, Any] = field(default_factory=dict)
+    bridges: dict[str, Any] = field(default_factory=dict)
+    roots: list[dict[str, Any]] = field(default_factory=list)
+    volumes: dict[str, Any] = field(default_factory=dict)
 
     def environments_of(self, runner: str) -> list[Environment]:
         return [one for one in self.environments if one.runner == runner]

@@ -36,7 +36,7 @@ def check_ranges(report: Report, expect: Expect, seen: Observed) -> None:
         for one in seen.net.addresses
         if not any(_inside(one, network) for _ignored, network in seen.net.routes if network != "0.0.0.0/0")
     ]
-    bridges = [_bridge(network) for network in seen.engine.networks if network.get("Driver") == "bridge"]
+    bridges = [bridge_of(network) for network in seen.engine.networks if network.get("Driver") == "bridge"]
     if seen.engine.error:
         bridges = ["docker0", "br-*"]
     for label, config, ignore in [
@@ -74,7 +74,8 @@ def _inside(address: str, network: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(network)
 
 
-def _bridge(network: Mapping[str, Any]) -> str:
+def bridge_of(network: Mapping[str, Any]) -> str:
+    """The interface of a network of Docker's."""
     name = (network.get("Options") or {}).get("com.docker.network.bridge.name")
     return str(name or f"br-{str(network.get('Id', ''))[:12]}")
 
@@ -134,7 +135,7 @@ def check_bridge(report: Report, engine: EngineView, net: NetView, subject: str,
                 gateway in net.addresses,
                 "bridge_address",
                 subject,
-                f"its bridge {_bridge(bridge)} should have the address {gateway}, but nothing has it",
+                f"its bridge {bridge_of(bridge)} should have the address {gateway}, but nothing has it",
                 remedy,
             )
 
@@ -186,7 +187,7 @@ def check_firewall(
     chains = {table: set(found) for table, found in wall.chains.items()}
     present = "DOCKER" in chains.get("nat", set()) and "DOCKER-USER" in chains.get("filter", set())
     jumps = any("-j DOCKER" in rule for rule in forward)
-    bridge = _bridge(engine.network("bridge")) if engine.network("bridge") else None
+    bridge = bridge_of(engine.network("bridge")) if engine.network("bridge") else None
     passes = bridge is None or any(f"-i {bridge} " in rule and rule.endswith("-j ACCEPT") for rule in inner)
     report.check(
         present and jumps and passes,

@@ -40,15 +40,19 @@ from ansible_collections.matryoshka.host.plugins.module_utils._systemd import (
     read_units,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import instantiate, is_template
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_bridges import (
+    default_backend,
+    describe,
+    firewall_of,
+    look_around,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import Ask, NoAnswer
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_firewall import (
     observe_firewall,
     observe_kernel,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel import (
-    Lock,
     cgroup_directories,
-    lock_holders,
     parse_locks,
     read_limits,
     read_namespaces,
@@ -62,11 +66,15 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
     Expect,
     Observed,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_roots import observe_roots
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_runner_files import (
-    HELD_FILE,
     read_file,
     read_queue,
     read_runner,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_storage import (
+    observe_volumes,
+    with_volume_units,
 )
 
 EXTRA_PROPERTIES = (
@@ -106,9 +114,10 @@ def unit_names(expect: Expect) -> list[str]:
 def observe(expect: Expect, run: Runner, ask: Ask) -> Observed:
     """Everything that the checks need, from the live system."""
     seen = Observed(now=time.time(), hostname=os.uname().nodename)
+    seen.volumes = observe_volumes(expect, run)
+    expect = with_volume_units(expect, seen.volumes)
     locks = parse_locks(View().text("/proc/locks") or "")
     with ThreadPoolExecutor(max_workers=8) as pool:
-        net = pool.submit(read_net, run)
         firewall = pool.submit(observe_firewall, expect, run)
         kernel = pool.submit(observe_kernel, expect, run)
         _observe_units(expect, seen, run)
@@ -118,8 +127,10 @@ def observe(expect: Expect, run: Runner, ask: Ask) -> Observed:
         for queue in {one["agent"]["queue"] for one in expect.runners if "queue" in (one.get("agent") or {})}:
             seen.queues[queue] = read_queue(queue)
         if expect.engine:
-            _observe_engine(expect, seen, ask, locks, run, pool)
-        seen.net, seen.firewall, seen.kernel = net.result(), firewall.result(), kernel.result()
+            _observe_engine(expect, seen, ask, pool)
+        roots = pool.submit(observe_roots, expect, seen)
+        _observe_networks(expect, seen, run)
+        seen.firewall, seen.kernel, seen.roots = firewall.result(), kernel.result(), roots.result()
     seen.disks = list(_disks([*_places(expect, seen)]))
     return seen
 
@@ -183,9 +194,22 @@ def read_engine(ask: Ask, path: str, root: str = "/", timeout: float = 5.0) -> E
         return EngineView(error=str(error))
 
 
-def _observe_engine(
-    expect: Expect, seen: Observed, ask: Ask, locks: list[Lock], run: Runner, pool: ThreadPoolExecutor
-) -> None:
+def _observe_networks(expect: Expect, seen: Observed, run: Runner) -> None:
+    """Every network namespace, each entered once."""
+    places = {one.name: one for one in seen.environments if one.running and one.pid}
+    engines = {"/": seen.engine, **{f"/proc/{one.pid}/root": one.engine for one in places.values()}}
+    around = look_around(expect, run, engines, {name: one.pid for name, one in places.items()})
+    namespaces = {one.name: one for one in around.namespaces}
+    backend = default_backend()
+    seen.net = read_net()
+    seen.net.firewall = firewall_of(around.host, backend)
+    for name, place in places.items():
+        namespace = namespaces[name]
+        place.net.firewall = firewall_of(namespaces.get(namespace.same_as or "", namespace), backend)
+    seen.bridges = describe(expect, around)
+
+
+def _observe_engine(expect: Expect, seen: Observed, ask: Ask, pool: ThreadPoolExecutor) -> None:
     if not engine_up(expect, seen):
         seen.engine = EngineView(error="not asked: it isn't running")
         return
@@ -206,7 +230,7 @@ def _observe_engine(
     seen.environments = [
         one
         for one in pool.map(
-            lambda item: _environment(item, path, modes.get(item["Labels"][LABEL], {}), ask, run, mounts),
+            lambda item: _environment(item, path, modes.get(item["Labels"][LABEL], {}), ask, mounts),
             ours,
         )
         if one is not None
@@ -214,8 +238,6 @@ def _observe_engine(
     seen.engine = engine.result()
     seen.storage = read_storage(seen.engine, View(), seen.mountinfo, mounts)
     seen.data_root = os.path.realpath(str(expect.engine_config.get("data-root") or "/var/lib/docker"))
-    root = seen.engine.info.get("DockerRootDir") or expect.engine.get("data_root") or "/var/lib/docker"
-    seen.data_root_holders = lock_holders(posixpath.join(root, HELD_FILE), locks)
 
 
 def _image(ask: Ask, path: str, reference: str) -> dict[str, Any] | None:
@@ -233,7 +255,6 @@ def _environment(
     path: str,
     mode: Mapping[str, Any],
     ask: Ask,
-    run: Runner,
     mounts: list[Mount],
 ) -> Environment | None:
     """One environment, from its engine's inspection down to its inner engine; None if it is just gone."""
@@ -243,14 +264,14 @@ def _environment(
         if error.status == 404:
             return None
         raise
-    pid = int(seen.state.get("Pid") or 0)
+    pid = seen.pid
     if not seen.running or pid <= 0:
         return seen
     proc, root = View(f"/proc/{pid}"), f"/proc/{pid}/root"
     seen.mountinfo = proc.text("/mountinfo") or ""
     seen.namespaces = read_namespaces(pid)
     seen.limits = read_limits(cgroup_directories(proc.text("/cgroup") or "", mounts), View())
-    seen.net = read_net(run, pid)
+    seen.net = read_net(pid)
     socket = INNER_SOCKETS.get(str(mode.get("inner_engine") or "docker"))
     if socket and not seen.state.get("Paused"):
         seen.engine = read_engine(ask, socket, root)

@@ -30,8 +30,6 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
 CONFIGS = "/etc/matryoshka/runners"
 STATES = "/run/matryoshka/runners"
 FOLDERS = ("new", "claimed", "done", "refused")
-#: A file in a data root that its daemon keeps locked for as long as it runs.
-HELD_FILE = "volumes/metadata.db"
 #: Entries of a queue's folder that are looked at; a folder of finished jobs may hold many.
 ENTRIES = 200
 
@@ -93,10 +91,6 @@ def read_runner(config: Mapping[str, Any], locks: Iterable[Lock]) -> RunnerView:
     pid = (seen.state or {}).get("pid")
     if isinstance(pid, int) and host.exists(f"/proc/{pid}"):
         seen.pid_unit = read_process(pid).unit
-    root = ((seen.state or {}).get("environment") or {}).get("data_root") or posixpath.join(
-        config["directory"], "data"
-    )
-    seen.data_holders = lock_holders(posixpath.join(str(root), HELD_FILE), locks)
     lock = posixpath.join(str(config["directory"]), "lock")
     seen.lock_exists = host.exists(lock)
     seen.lock_holders = lock_holders(lock, locks)

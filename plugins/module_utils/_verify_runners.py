@@ -48,7 +48,6 @@ def check_runners(report: Report, expect: Expect, seen: Observed) -> None:
         unit = seen.units.get(unit_of_runner(name))
         _check_config(report, config, view, runner_state(seen, name))
         _check_lock(report, config, view, unit is not None and unit.up, runner_state(seen, name))
-        _check_data_root(report, seen, name, view)
         if unit is not None and unit.up:
             _check_state(report, seen, name, view)
 
@@ -155,19 +154,6 @@ def _check_lock(report: Report, config: Mapping[str, Any], view: RunnerView, up:
             f"{lock} {'is held by nobody' if view.lock_exists else 'is gone'}: a second daemon could use the same data root",
             restart(name),
         )
-
-
-def _check_data_root(report: Report, seen: Observed, name: str, view: RunnerView) -> None:
-    """Nobody outside the runner's environment has its data root open."""
-    inside = {one.namespaces.get("pid") for one in seen.environments_of(name)}
-    foreign = [one for one in view.data_holders if one.namespace not in inside]
-    report.check(
-        seen.engine.error is not None or not foreign,
-        "data_root_held",
-        f"runner {name}",
-        f"its data root is held by {_names(foreign)}, which isn't in its environment",
-        "; ".join(f"kill {one.pid}" for one in foreign) + f"; {restart(name)}",
-    )
 
 
 def _names(holders: list[Holder]) -> str:

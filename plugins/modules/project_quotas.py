@@ -33,7 +33,7 @@ options:
           - On XFS and ext4 a tree with content is walked once, at the first time. Directories in it that have a
             project of their own are left out; so are those on other file systems.
           - On XFS and ext4 it has to lie on a file system that is mounted with C(prjquota). ext4 needs the features
-            C(project) and C(quota) too.
+            C(project) and C(quota) too. A remount with C(prjquota) succeeds and changes nothing on both.
         type: path
         required: true
       size:
@@ -74,10 +74,12 @@ attributes:
 notes:
   - On ext4 a process with C(CAP_SYS_RESOURCE) on the host isn't held to a quota, so neither are root, an engine that
     unpacks an image, and a privileged container that writes to a volume. What a container writes to its own layers is
-    held, because overlayfs gives the capability up. On XFS and btrfs everybody is held. RV(quotas[].holds_root) says which.
+    held, because overlayfs gives the capability up. On XFS and btrfs everybody is held. RV(quotas[].holds_root) says
+    which it is.
   - On XFS a full quota is C(ENOSPC), on ext4 and btrfs C(EDQUOT).
   - A project id is a multiple of 65536, derived from owner and path, so that it is the same on each host. The 65535
     after it are left free for containers, which Docker and Podman number upwards from the id of their data root.
+  - A container with a size limit of its own (C(overlay2.size), C(--storage-opt size)) doesn't count for the data root.
   - Projects don't nest. What is in a directory with a quota of its own doesn't count for the one around it, and a
     subvolume doesn't count for the one it lies in.
   - Counting is switched on for a btrfs that doesn't count yet. Where the kernel can (6.7) and all directories asked for

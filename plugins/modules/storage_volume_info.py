@@ -115,6 +115,26 @@ volumes:
       description: The whole disks behind it, if it is mounted.
       type: list
       elements: str
+    nodes:
+      description: Those, and the device of the device mapper that is mounted.
+      type: list
+      elements: str
+    running:
+      description: Units that have to be stopped before what is at its path can be moved. Only with C(migrate) among the steps.
+      type: list
+      elements: str
+    discard:
+      description: Whether and how freed blocks are given back.
+      type: str
+    mkfs:
+      description: The options that its file system is made with.
+      type: str
+    key_missing:
+      description: Whether its key file isn't there.
+      type: bool
+    number:
+      description: The number of the partition.
+      type: int
     quota:
       description: Whether project quotas are wanted on it.
       type: bool

@@ -10,8 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HEADINGS = ("", "storage driver", "on", "subnet", "MTU", "state")
-CELLS = ("storage_driver", "backing_filesystem", "subnet", "mtu", "state")
+COLUMNS = {
+    "storage_driver": "storage driver",
+    "backing_filesystem": "on",
+    "disk": "disk",
+    "quota": "quota",
+    "subnet": "subnet",
+    "mtu": "MTU",
+    "lan": "LAN",
+    "state": "state",
+}
+OPTIONAL = ("disk", "quota", "lan")
+"""Columns that are shown only if some doll has something there."""
 
 SITE_HINTS = """
 Look inside      ./dev ssh                       the host
@@ -30,22 +40,37 @@ Take it away     ansible-playbook -i INVENTORY playbooks/remove.yml
 """
 
 
-def rows(nodes: Sequence[Mapping[str, Any]], prefix: str = "", top: bool = True) -> Iterator[tuple[str, ...]]:
+def rows(
+    nodes: Sequence[Mapping[str, Any]], keys: Sequence[str], prefix: str = "", top: bool = True
+) -> Iterator[tuple[str, ...]]:
     """A row of cells for each doll, the first cell with the tree's branches."""
     for number, node in enumerate(nodes):
         last = number == len(nodes) - 1
         branch = "" if top else "└─ " if last else "├─ "
-        cells = (node.get(cell) for cell in CELLS)
         name = f"{prefix}{branch}{node['level']} {node['name']}"
-        yield (name, *("-" if cell is None else str(cell) for cell in cells))
+        yield (name, *(cell(node.get(key)) for key in keys))
         below = "" if top else "   " if last else "│  "
-        yield from rows(node.get("children") or [], prefix + below, top=False)
+        yield from rows(node.get("children") or [], keys, prefix + below, top=False)
+
+
+def cell(value: Any) -> str:
+    """A value of a doll for people; a quota is what is used and what may be."""
+    if isinstance(value, Mapping):
+        used, limit = value["used"] / (1 << 30), value["limit"] / (1 << 30)
+        return f"{used:.1f} of {limit:.1f} GiB"
+    return "-" if value is None else str(value)
+
+
+def has(nodes: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether any of the dolls has a value there."""
+    return any(node.get(key) is not None or has(node.get("children") or [], key) for node in nodes)
 
 
 def draw(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The dolls as lines of text, one below the other, in columns."""
-    table = [HEADINGS, *rows(nodes)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
+    keys = [key for key in COLUMNS if key not in OPTIONAL or has(nodes, key)]
+    table = [("", *(COLUMNS[key] for key in keys)), *rows(nodes, keys)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
     return [line.rstrip() for line in lines]
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / "playbooks" / "collections"
+SCRIPTS = Path(__file__).parent / "overlay"
 UTILS = "ansible_collections.matryoshka.host.plugins.module_utils"
 PREFIX = ".matryoshka-overlay-probe-"
 BASE = "/var/lib/matryoshka/ov"
@@ -49,10 +50,11 @@ done
 rm -rf {BASE} {OVERLAY} /run/ov-*
 """
 
+# In network namespaces of their own: a dockerd without a bridge takes docker0 away.
 DOCKERD = f"""
 echo '{{}}' >/run/ov-config.json
 start() {{ # name, data root, what to do first
-  unshare --mount sh -c "$3
+  unshare --mount --net sh -c "$3
     exec dockerd --config-file /run/ov-config.json --data-root $2/docker-$1 --exec-root /run/ov-$1 \
     --pidfile /run/ov-$1.pid --host unix:///run/ov-$1.sock --bridge=none --iptables=false --ip6tables=false \
     --containerd-namespace ov-$1 --containerd-plugins-namespace ovp-$1" >/run/ov-$1.log 2>&1 &
@@ -72,22 +74,6 @@ done
 kill -KILL $started
 wait
 """
-ROOTLESS_DOCKERD = r"""
-mount -t tmpfs tmpfs /run
-mkdir -p /run/rl/bin
-ln -s /bin/true /run/rl/bin/rootlesskit-docker-proxy
-export XDG_RUNTIME_DIR=/run/rl HOME=/run/rl ROOTLESSKIT_STATE_DIR=/run/rl PATH=$PATH:/run/rl/bin
-echo '{}' >/run/rl/config.json
-dockerd --rootless --config-file /run/rl/config.json --data-root "$2/docker" --exec-root /run/rl/exec \
-  --pidfile /run/rl/pid --host unix:///run/rl/sock --bridge=none --iptables=false --ip6tables=false >/run/rl/log 2>&1 &
-for try in $(seq 300); do
-  docker --host unix:///run/rl/sock version >/dev/null 2>&1 && break
-  kill -0 $! || break
-  sleep 0.2
-done
-printf '%s %s\n' "$1" "$(docker --host unix:///run/rl/sock info --format '{{.Driver}}')"
-"""
-"""As RootlessKit does it, which Debian's Docker doesn't bring along."""
 CONTAINERD = """
 containerd --root {0}/containerd --state /run/ov-containerd --address /run/ov-containerd.sock >/run/ov-c.log 2>&1 &
 for try in $(seq 100); do ctr -a /run/ov-containerd.sock version >/dev/null 2>&1 && break; sleep 0.1; done
@@ -239,8 +225,8 @@ def test_rootless_podman_takes_what_is_foretold(host: Any, own: dict[str, Any], 
 
 
 def test_rootless_docker_takes_what_is_foretold(host: Any, own: dict[str, Any]) -> None:
-    host.write("/run/ov-rootless.sh", ROOTLESS_DOCKERD)
-    enter = "unshare --user --map-root-user --map-auto --mount --pid --fork --kill-child"
+    host.write("/run/ov-rootless.sh", (SCRIPTS / "rootless_dockerd.sh").read_text(encoding="utf-8"))
+    enter = "unshare --user --map-root-user --map-auto --mount --net --pid --fork --kill-child"
     calls = [
         f"env --chdir=/ runuser -u {USER} -- {enter} sh /run/ov-rootless.sh {kind} {path}/own &"
         for kind, path in PATHS.items()
@@ -315,79 +301,6 @@ def test_asking_changes_nothing(host: Any) -> None:
     assert state(host) == before
 
 
-KILL = r"""
-import json, os, random, signal, subprocess, sys, time
-program, paths, rounds, prefix = json.loads(sys.stdin.read())
-chance = random.Random(4)
-
-def below(pid):
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    parents.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(name))
-            except OSError:
-                continue
-    found, todo = [], [pid]
-    while todo:
-        more = parents.get(todo.pop(), [])
-        found += more
-        todo += more
-    return found
-
-def left():
-    return [os.path.join(path, name) for path in paths for name in os.listdir(path) if name.startswith(prefix)]
-
-def kill(pid):
-    try:
-        os.kill(pid, signal.SIGKILL)
-        return True
-    except ProcessLookupError:
-        return False
-
-seen, dirty, running = {}, [], 0
-for turn in range(rounds):
-    process = subprocess.Popen([sys.executable, "-I", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    process.stdin.write(program.encode())
-    process.stdin.close()
-    end = time.monotonic() + 10
-    while not left() and time.monotonic() < end:
-        time.sleep(0.001)
-    time.sleep(chance.uniform(0, 0.1))
-    family = below(process.pid)
-    guard, others = family[:1], family[1:]
-    target = ("first", "one", "all but guard", "term")[turn % 4]
-    victims = {"first": [process.pid], "one": others and [chance.choice(others)],
-               "all but guard": [process.pid, *others], "term": []}[target]
-    hit = [kill(pid) for pid in victims]
-    if target == "term":
-        process.terminate()
-    process.wait()
-    busy = bool(left())
-    seen[target] = seen.get(target, 0) + any(hit)
-    end = time.monotonic() + 3
-    while time.monotonic() < end and (left() or any(os.path.exists(f"/proc/{pid}") for pid in family)):
-        time.sleep(0.01)
-    dirty += left()
-    running += sum(os.path.exists(f"/proc/{pid}") for pid in family)
-
-process = subprocess.Popen([sys.executable, "-I", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-process.stdin.write(program.encode())
-process.stdin.close()
-while not left():
-    time.sleep(0.001)
-time.sleep(0.02)
-stale = left()
-for pid in (*below(process.pid)[:1], process.pid, *below(process.pid)[1:]):
-    kill(pid)
-process.wait()
-time.sleep(0.3)
-print(json.dumps({"seen": seen, "dirty": dirty, "running": running, "stale": stale, "after_all": left()}))
-"""
-
-
 def probe_program(request: dict[str, Any]) -> str:
     """The probe that the module starts, made apart: Ansible imports the collection by itself here."""
     code = (
@@ -409,13 +322,13 @@ def test_nothing_is_left_after_a_kill(host: Any) -> None:
     ids = [[0, 1000, 1], [1, 100000, 65536]]
     request = {
         "parents": {path: path for path in paths},
-        "users": [{"name": USER, "uid": 1000, "gid": 1000, "uid_map": ids, "gid_map": ids}],
+        "users": [{"name": USER, "uid": 1000, "gid": 1000, "groups": [1000], "uid_map": ids, "gid_map": ids}],
         "fuse_overlayfs": "/usr/bin/fuse-overlayfs",
         "timeout": 20,
     }
     before = state(host)
     told = json.dumps([probe_program(request), paths, 16, PREFIX])
-    host.write("/run/ov-kill.py", KILL)
+    host.write("/run/ov-kill.py", (SCRIPTS / "kill_probes.py").read_text(encoding="utf-8"))
     seen = json.loads(host.run("python3 /run/ov-kill.py", stdin=told).out)
     assert (seen["dirty"], seen["running"]) == ([], 0), seen
     assert min(seen["seen"].get(target, 0) for target in ("first", "one", "all but guard")) >= 2, seen

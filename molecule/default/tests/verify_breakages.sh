@@ -50,6 +50,10 @@ imitate() {
 }
 # A container that does nothing, from the image of environments.
 idle() { docker run --detach --name "$1" "${@:2}" --entrypoint sleep "$(image)" infinity > /dev/null; }
+# Until the dockerd in a container has the files of its data root open; it can't get the lock.
+waits() {
+  until docker exec "$1" sh -c 'ls -l /proc/[0-9]*/fd 2> /dev/null | grep -q "/var/lib/docker/.*[.]db"'; do sleep 0.1; done
+}
 gone() { docker rm --force --volumes "$@" > /dev/null; }
 anew() { gone "$(container)" 2> /dev/null || true; systemctl kill --kill-whom=main --signal=CONT "$unit" || true; systemctl reset-failed "$unit" || true; systemctl restart "$unit"; }
 # Hold a lock on a file until told to let go; the process belongs to no unit of ours.

@@ -16,6 +16,27 @@ def test_the_neighbours_answer_the_host(lab: Lab) -> None:
     assert lab.reached("host") == {*OPEN, *CLOSED}
 
 
+LISTEN = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", 5353))
+member = socket.inet_aton("224.0.0.251") + socket.inet_aton("172.20.0.1")
+server.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+server.settimeout(4)
+try:
+    print(server.recv(99).decode())
+except TimeoutError:
+    print("nothing")
+"""
+SEND = """
+import socket, time
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(5):
+    client.sendto(b"a job", ("224.0.0.251", 5353))
+    time.sleep(0.2)
+"""
+
+
 @pytest.mark.parametrize("who", ["environment", "inner"])
 def test_a_job_reaches_the_internet_and_what_is_allowed_and_nothing_else(lab: Lab, who: str) -> None:
     assert lab.reached(who) == set(OPEN)
@@ -27,20 +48,21 @@ def test_a_refusal_is_told_at_once(lab: Lab) -> None:
 
 
 def test_the_hosts_multicast_services_do_not_hear_jobs(lab: Lab) -> None:
-    def heard() -> bool:
-        listen = (
-            'import socket, struct; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 5353));'
-            "s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,"
-            ' socket.inet_aton("224.0.0.251") + socket.inet_aton("172.20.0.1")); s.settimeout(4); print(s.recv(9))'
-        )
-        send = f"docker exec {lab.environment} sh -c 'echo x | busybox nc -u -w 1 224.0.0.251 5353'"
-        said = lab.sh(f"(sleep 1; {send}; {send}) >/dev/null 2>&1 & python3 -c '{listen}' 2>&1 || true; wait")
-        return "b'x" in said
+    lab.site.write("/run/lab-listen.py", LISTEN)
+    lab.site.write("/run/lab-send.py", SEND)
+    enter = f"nsenter --net --target {lab.site.first_process(lab.environment)}"
 
-    assert not heard()
+    def heard() -> str:
+        return lab.sh(
+            f"(sleep 1; {enter} python3 /run/lab-send.py) & python3 /run/lab-listen.py; wait"
+        ).strip()
+
+    assert heard() == "nothing"
     lab.sh("iptables --insert INPUT --in-interface docker0 --jump ACCEPT")
-    assert heard()
-    lab.sh("iptables --delete INPUT --in-interface docker0 --jump ACCEPT")
+    try:
+        assert heard() == "a job"
+    finally:
+        lab.sh("iptables --delete INPUT --in-interface docker0 --jump ACCEPT")
 
 
 @pytest.mark.parametrize(
@@ -119,12 +141,14 @@ def test_the_hosts_own_bridge_goes_on_under_dockers_policy(lab: Lab) -> None:
 def test_the_lan_reaches_what_a_job_publishes_and_nothing_else(lab: Lab) -> None:
     lab.sh(
         "tar -chC / bin/busybox | docker import - busybox:local >/dev/null;"
-        "docker run -d --name shop -p 7070:7070 busybox:local /bin/busybox httpd -f -p 7070 -h /bin >/dev/null"
+        "docker run -d --name shop -p 7070:7070 busybox:local /bin/busybox httpd -f -p 7070 -h /bin >/dev/null;"
+        "docker exec shop /bin/busybox httpd -p 7071 -h /bin"
     )
     try:
         address = lab.sh("docker inspect -f '{{.NetworkSettings.IPAddress}}' shop").strip()
-        urls = ("192.168.77.1:7070/busybox", f"{address}:7070/busybox")
-        assert lab.reached("ip netns exec lan", urls) == {urls[0]}
+        published, secret = "192.168.77.1:7070/busybox", f"{address}:7071/busybox"
+        assert lab.reached("host", (published, secret)) == {published, secret}
+        assert lab.reached("ip netns exec lan", (published, secret)) == {published}
     finally:
         lab.sh("docker rm -f shop; docker image rm busybox:local")
 
@@ -156,18 +180,6 @@ def test_a_rootless_engines_user_is_kept_apart_by_uid(lab: Lab) -> None:
     assert lab.reached(f"setpriv --reuid {first} --clear-groups --", mine) == set(OPEN)
 
 
-def test_podmans_jobs_are_kept_apart_too(lab: Lab) -> None:
-    lab.sh(
-        "tar -chC / bin/busybox | podman import - busybox:local >/dev/null 2>&1;"
-        "podman --runtime runc run -d --name p --cgroups disabled busybox:local /bin/busybox sleep 1000 >/dev/null"
-    )
-    try:
-        four = tuple(one for one in (*OPEN, *CLOSED) if not one.startswith("["))
-        assert lab.reached("podman exec p", four) == set(four) & set(OPEN)
-    finally:
-        lab.sh("podman rm -f -t 0 p; podman image rm busybox:local; podman network prune -f")
-
-
 def test_ranges_are_planned_around_what_the_site_reserves(lab: Lab) -> None:
     inner = json.loads(lab.site.sh("cat /etc/matryoshka/runners/ci.json"))["inner_daemon"]
     assert not inner["bip"].startswith("172.22.")
@@ -176,6 +188,18 @@ def test_ranges_are_planned_around_what_the_site_reserves(lab: Lab) -> None:
     inside = lab.site.inside("ci", "ip -4 -o address show docker0")
     assert inner["bip"] in inside
     assert outer["ipv6"] is True and inner["ipv6"] is True
+
+
+def test_podmans_jobs_are_kept_apart_too(lab: Lab) -> None:
+    lab.sh(
+        "tar -chC / bin/busybox | podman import - busybox:local >/dev/null 2>&1;"
+        "podman --runtime runc run -d --name p busybox:local /bin/busybox sleep 1000 >/dev/null"
+    )
+    try:
+        four = tuple(one for one in (*OPEN, *CLOSED) if not one.startswith("["))
+        assert lab.reached("podman exec p", four) == set(four) & set(OPEN)
+    finally:
+        lab.sh("podman rm -f -t 0 p; podman image rm busybox:local; podman network prune -f")
 
 
 def test_after_a_reboot_it_is_so_before_anybody_asks(lab: Lab) -> None:

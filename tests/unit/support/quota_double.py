@@ -8,9 +8,11 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Result
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
+from ansible_collections.matryoshka.host.plugins.module_utils._project_quota_apply import answer
 from ansible_collections.matryoshka.host.plugins.module_utils._project_quota_read import System
 from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState, Usage
 
@@ -161,3 +163,20 @@ def quota_host(base: Path, filesystem: str, state: QuotaState = ON, simple: bool
     (root / "sys/dev/block/259:1/size").write_text("209715200\n")
     kernel, btrfs = FakeKernel(state), FakeBtrfs(root, simple)
     return QuotaHost(data, root, kernel, btrfs, System(View(str(root)), kernel, btrfs))
+
+
+def ask(host: QuotaHost, *entries: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
+    """The answer for entries whose paths are below the mounted file system."""
+    quotas = [{"size": None, "soft": None, "inodes": None} | entry for entry in entries]
+    for entry in quotas:
+        if not entry["path"].startswith("/"):
+            entry["path"] = str(host.data / entry["path"])
+    parameters = {"quotas": quotas, "owner": "matryoshka", "orphans": True} | options
+    return answer(parameters, check, host.btrfs, host.system)
+
+
+def state(host: QuotaHost) -> Any:
+    """All that a refused call must leave alone."""
+    files = sorted(str(path) for path in host.data.parent.rglob("*"))
+    texts = host.text("/etc/projects"), host.text("/etc/projid")
+    return files, texts, dict(host.kernel.ids), dict(host.kernel.limits), list(host.btrfs.argv)

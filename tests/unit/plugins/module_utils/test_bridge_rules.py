@@ -255,6 +255,9 @@ add holes4 10.0.0.0/8
 add holes4 10.9.0.0/16 nomatch
 create port4 hash:net,port family inet hashsize 1024
 add port4 10.0.0.0/8,tcp:80
+create here4 hash:ip,port family inet hashsize 1024
+add here4 203.0.113.1,udp:53
+create mac4 hash:mac hashsize 1024
 """
 
 
@@ -263,6 +266,8 @@ def test_sets_as_ipset_saves_them() -> None:
         "jobs4": ("192.168.50.0/24",),
         "closed4": ("10.0.0.0/8", "192.168.0.0/16"),
         "empty4": (),
+        "port4": ("10.0.0.0/8,tcp:80",),
+        "here4": ("203.0.113.1,udp:53",),
     }
     assert parse_sets("add nowhere 10.0.0.0/8\ncreate\n\n") == {}
 
@@ -275,7 +280,11 @@ def test_sets_as_ipset_saves_them() -> None:
         ("-m set ! --match-set closed4 dst -j ACCEPT", "yes"),
         ("-m set --match-set empty4 dst -j ACCEPT", "no"),
         ("-m set --match-set holes4 dst -j ACCEPT", "maybe"),
-        ("-m set --match-set port4 dst,dst -j ACCEPT", "maybe"),
+        ("-m set --match-set port4 dst,dst -j ACCEPT", "no"),
+        ("-m set --match-set here4 dst,dst -j ACCEPT", "maybe"),
+        ("-m set ! --match-set port4 dst,dst -j ACCEPT", "maybe"),
+        ("-m set --match-set here4 dst -j ACCEPT", "maybe"),
+        ("-m set --match-set mac4 src -j ACCEPT", "maybe"),
         ("-m set --match-set none4 src -j ACCEPT", "maybe"),
         ("-m set --match-set jobs4 src -m comment --comment x -o eth1 -j ACCEPT", "no"),
     ],

@@ -210,4 +210,4 @@ def test_a_known_user(view: View) -> None:
     )
     found = overlay.account(name, view)
     assert (found["uid"], found["subuids"], found["uid_map"]) == (1, 0, [(0, 1, 1)])
-    assert overlay.account("1", view)["gid"] == found["gid"]
+    assert (found["gid"] in found["groups"]) and overlay.account("1", view)["gid"] == found["gid"]

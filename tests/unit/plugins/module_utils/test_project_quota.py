@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
-from ansible_collections.matryoshka.host.plugins.module_utils._project_quota import (
-    nested,
-    parse_owner,
-    parse_quotas,
-)
-from ansible_collections.matryoshka.host.plugins.module_utils._project_quota_apply import ARGUMENTS, answer
 from ansible_collections.matryoshka.host.plugins.module_utils._project_quota_files import SPAN
 from ansible_collections.matryoshka.host.plugins.module_utils._project_quota_read import read_quotas
 from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState
-from ansible_collections.matryoshka.host.plugins.modules import project_quotas
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.quota_double import QuotaHost, quota_host
+from support.quota_double import QuotaHost, ask, quota_host, state
 
 GIB = 1 << 30
 
@@ -30,28 +22,6 @@ GIB = 1 << 30
 @pytest.fixture
 def xfs(tmp_path: Path) -> QuotaHost:
     return quota_host(tmp_path, "xfs")
-
-
-@pytest.fixture
-def btrfs(tmp_path: Path) -> QuotaHost:
-    return quota_host(tmp_path, "btrfs")
-
-
-def ask(host: QuotaHost, *entries: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
-    """The answer for entries whose paths are below the mounted file system."""
-    quotas = [{"size": None, "soft": None, "inodes": None} | entry for entry in entries]
-    for entry in quotas:
-        if not entry["path"].startswith("/"):
-            entry["path"] = str(host.data / entry["path"])
-    parameters = {"quotas": quotas, "owner": "matryoshka", "orphans": True} | options
-    return answer(parameters, check, host.btrfs, host.system)
-
-
-def state(host: QuotaHost) -> Any:
-    """All that a refused call must leave alone."""
-    files = sorted(str(path) for path in host.data.parent.rglob("*"))
-    texts = host.text("/etc/projects"), host.text("/etc/projid")
-    return files, texts, dict(host.kernel.ids), dict(host.kernel.limits), list(host.btrfs.argv)
 
 
 def test_a_quota_is_planned_given_and_then_there(xfs: QuotaHost) -> None:
@@ -308,90 +278,6 @@ def test_an_error_of_the_kernel_names_the_file(xfs: QuotaHost, monkeypatch: pyte
         ask(xfs, {"path": "a", "size": "1G"})
 
 
-def test_btrfs_makes_a_subvolume_of_nothing_and_of_an_empty_directory(btrfs: QuotaHost) -> None:
-    (btrfs.data / "a").mkdir(mode=0o750)
-    made = ask(btrfs, {"path": "a", "size": "1G"}, {"path": "b/c", "size": "2G"})
-    assert [one["group"] for one in made["quotas"]] == ["0/256", "0/257"]
-    assert [(one["size"], one["enforced"], one["id"]) for one in made["quotas"]] == [
-        (GIB, True, None),
-        (2 * GIB, True, None),
-    ]
-    assert (btrfs.data / "a").stat().st_mode & 0o7777 == 0o750
-    assert ["btrfs", "quota", "enable", "--simple", str(btrfs.data)] in btrfs.btrfs.argv
-    assert not any("rescan" in argv for argv in btrfs.btrfs.argv)
-    count = len(btrfs.btrfs.argv)
-    again = ask(btrfs, {"path": "a", "size": "1G"}, {"path": "b/c", "size": "2G"})
-    assert (again["changed"], len(btrfs.btrfs.argv)) == (False, count)
-
-
-@pytest.mark.parametrize("simple", [True, False])
-def test_btrfs_with_content_is_counted_in_full(tmp_path: Path, simple: bool) -> None:
-    host = quota_host(tmp_path, "btrfs", simple=simple)
-    path = host.data / "a"
-    path.mkdir()
-    host.btrfs.subvolumes[str(path)] = 300
-    if simple:
-        (path / "file").write_text("x")
-    ask(host, {"path": "a", "size": "1G"})
-    assert ["btrfs", "quota", "enable", str(host.data)] in host.btrfs.argv
-    assert host.btrfs.argv[-2:] == [
-        ["btrfs", "quota", "rescan", "-w", str(host.data)],
-        ["btrfs", "qgroup", "limit", str(GIB), str(path)],
-    ]
-
-
-def test_btrfs_below_what_is_used_is_refused(btrfs: QuotaHost) -> None:
-    ask(btrfs, {"path": "a", "size": "4G"})
-    btrfs.btrfs.use(str(btrfs.data / "a"), 3 * GIB)
-    before = state(btrfs)
-    with pytest.raises(InputError, match=f"at least {3 * GIB} bytes"):
-        ask(btrfs, {"path": "a", "size": "1G"})
-    assert state(btrfs) == before
-    found = read_quotas([str(btrfs.data / "a")], system=btrfs.system)[0]
-    assert (found["size"], found["used_bytes"], found["used_inodes"]) == (4 * GIB, 3 * GIB, None)
-
-
-def test_btrfs_that_stopped_counting_is_scanned_anew(btrfs: QuotaHost) -> None:
-    ask(btrfs, {"path": "a", "size": "4G"})
-    btrfs.btrfs.stop_counting()
-    found = read_quotas([str(btrfs.data / "a")], system=btrfs.system)[0]
-    assert found["enforced"] is False and "out of date, so limits needn't hold" in found["why"]
-    again = ask(btrfs, {"path": "a", "size": "4G"})
-    assert (again["changed"], again["quotas"][0]["enforced"]) == (True, True)
-    assert btrfs.btrfs.argv[-1] == ["btrfs", "quota", "rescan", "-w", str(btrfs.data)]
-    assert ask(btrfs, {"path": "a", "size": "4G"})["changed"] is False
-
-
-def test_btrfs_orphans_lose_the_limit_and_stay_subvolumes(btrfs: QuotaHost) -> None:
-    ask(btrfs, {"path": "a", "size": "4G"})
-    assert ask(btrfs)["lifted"] == [f"{btrfs.data}/a"]
-    assert btrfs.btrfs.argv[-1] == ["btrfs", "qgroup", "limit", "none", f"{btrfs.data}/a"]
-    assert btrfs.text("/etc/projects") == btrfs.text("/etc/projid") == ""
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        (
-            {"size": "1G", "inodes": 5},
-            ".inodes: 5 is refused; allowed: nothing on btrfs, which has size alone",
-        ),
-        (
-            {"size": "1G", "soft": "1M"},
-            ".soft: '1M' is refused; allowed: nothing on btrfs, which has size alone",
-        ),
-        ({"size": "1G"}, "on btrfs only a subvolume can have a quota, and this is a directory with content"),
-    ],
-)
-def test_btrfs_refuses(btrfs: QuotaHost, entry: dict[str, Any], message: str) -> None:
-    (btrfs.data / "a" / "in").mkdir(parents=True)
-    before = state(btrfs)
-    with pytest.raises(HostError) as caught:
-        ask(btrfs, entry | {"path": "a"})
-    assert message in str(caught.value)
-    assert state(btrfs) == before
-
-
 def test_reading_says_what_is_odd(xfs: QuotaHost) -> None:
     (xfs.data / "file").write_text("")
     found = read_quotas([str(xfs.data / "none"), str(xfs.data / "file"), "/"], system=xfs.system)
@@ -401,49 +287,6 @@ def test_reading_says_what_is_odd(xfs: QuotaHost) -> None:
         "overlay has no quotas for directories",
     ]
     assert not any(one["enforced"] or one["holds_root"] for one in found)
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"path": "data"}, "quotas.path: 'data' is refused; allowed: the absolute path of a directory"),
-        ({"path": "/"}, "quotas.path: '/' is refused"),
-        ({"path": "//"}, "quotas.path: '//' is refused"),
-        ({"path": "/a/../b"}, "quotas.path: '/a/../b' is refused"),
-        ({"path": "/a\n7:/b"}, "quotas.path: '/a\\n7:/b' is refused"),
-        ({"path": "/a "}, "quotas.path: '/a ' is refused"),
-        ({"path": "/a", "size": "much"}, "quotas[/a].size: 'much' is refused; allowed: a size such as"),
-        ({"path": "/a/", "size": 0}, "quotas[/a].size: 0 is refused"),
-        (
-            {"path": "/a", "size": "1G", "soft": "2G"},
-            "quotas[/a].soft: '2G' is refused; allowed: not more than size, 1G",
-        ),
-        (
-            {"path": "/a", "inodes": 0},
-            "quotas[/a].inodes: 0 is refused; allowed: a whole number of at least 1",
-        ),
-        ({"path": "/a", "inodes": True}, "quotas[/a].inodes: True is refused"),
-    ],
-)
-def test_bad_entries_are_refused(entry: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        parse_quotas([entry])
-    assert message in str(caught.value)
-
-
-def test_a_directory_twice_is_refused() -> None:
-    with pytest.raises(InputError, match=r"quotas\.path: '/a/' is refused; allowed: each directory once"):
-        parse_quotas([{"path": "/a"}, {"path": "/a/"}])
-
-
-@pytest.mark.parametrize("owner", ["", "a:b", "1a", "a-b", "a" * 33, "a\n"])
-def test_bad_owners_are_refused(owner: str) -> None:
-    with pytest.raises(InputError, match="owner: "):
-        parse_owner(owner)
-
-
-def test_pairs_of_nested_directories() -> None:
-    assert nested(["/a", "/a/b", "/ab", "/a/b/c"]) == [("/a", "/a/b"), ("/a", "/a/b/c"), ("/a/b", "/a/b/c")]
 
 
 @settings(max_examples=25, deadline=None)
@@ -463,16 +306,3 @@ def test_any_list_is_reached_in_one_call(
         assert len(limits) == len(wanted)
         assert {key: value.bytes for key, value in host.kernel.limits.items() if value.bytes} == limits
         assert len(host.text("/etc/projects").splitlines()) == len(wanted)
-
-
-def test_documentation_and_arguments_agree() -> None:
-    documented = yaml.safe_load(project_quotas.DOCUMENTATION)["options"]
-    for option in documented.values():
-        option.pop("description")
-        for inner in option.get("suboptions", {}).values():
-            inner.pop("description")
-        if "suboptions" in option:
-            option["options"] = option.pop("suboptions")
-    assert documented == ARGUMENTS
-    returned = yaml.safe_load(project_quotas.RETURN)
-    assert set(returned["quotas"]["contains"]) >= {"path", "enforced", "holds_root", "used_bytes", "changed"}

@@ -376,6 +376,12 @@ MOUNTED: dict[str, tuple[dict[str, Any], Seen, list[str], str]] = {
     "a mount point let go of": ({}, seen(beneath=Beneath("directory", (), False)), ["mount_point"], ""),
     "a mount point that can't be protected": ({}, seen(beneath=Beneath("directory", (), None)), [], ""),
     "another read-ahead": ({"read_ahead_kb": 512}, seen(), ["queue"], ""),
+    "another read-ahead of what is upon the disk": (
+        {"read_ahead_kb": 128},
+        seen(upper="dm-1"),
+        ["queue"],
+        "",
+    ),
     "the same scheduler": ({"scheduler": "none"}, seen(), [], ""),
     "a move that only has to be marked as done": ({}, seen(migrating=True), ["migrated"], ""),
     "a scheduler that isn't there": (

@@ -4,82 +4,28 @@
 # mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils import _verify
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
-    Disk,
     EngineView,
     Environment,
     Expect,
     FileView,
     Holder,
     Observed,
-    Report,
     seconds,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_tree import lines, tree
-from support.recorded import build
+from support.verify_host import Host
 
-RECORDED = json.loads(
-    (Path(__file__).parents[2] / "fixtures" / "verify" / "healthy.json").read_text(encoding="utf-8")
-)
 RUNNER = "matryoshka-runner@ci.service"
 TIMER = "matryoshka-prune-engine.timer"
 STRANGER = Holder(pid=4711, name="flock", unit="somebody.service", namespace="pid:[4026531836]")
-
-
-class Host:
-    """A healthy host that a case may change."""
-
-    def __init__(self) -> None:
-        self.expect: dict[str, Any] = copy.deepcopy(RECORDED["expect"])
-        self.seen: Observed = build(Observed, copy.deepcopy(RECORDED["seen"]))
-
-    def report(self) -> Report:
-        return _verify.check(Expect.read(self.expect), self.seen)
-
-    @property
-    def environment(self) -> Environment:
-        return next(one for one in self.seen.environments if one.running)
-
-    @property
-    def runner(self) -> dict[str, Any]:
-        runner: dict[str, Any] = self.expect["runners"][0]
-        return runner
-
-    @property
-    def state(self) -> dict[str, Any]:
-        state = self.seen.runners["ci"].state
-        assert state is not None
-        return state
-
-    def unit(self, name: str, **values: Any) -> None:
-        self.seen.units[name] = replace(self.seen.units[name], **values)
-
-    def daemon_json(self, **values: Any) -> None:
-        self.seen.daemon_json = json.dumps({**json.loads(self.seen.daemon_json or "{}"), **values})
-
-    def file(self, path: str, **values: Any) -> None:
-        view = self.seen.files[path]
-        assert view is not None
-        self.seen.files[path] = replace(view, **values)
-
-    def disk(self, **values: int) -> None:
-        full = {"bytes_total": 1000, "bytes_free": 500, "inodes_total": 1000, "inodes_free": 500, **values}
-        self.seen.disks.append(Disk(path="/run", **full))
-
-    def place(self, **values: Any) -> None:
-        storage = self.environment.storage
-        assert storage is not None
-        self.environment.storage = replace(storage, locations=(replace(storage.locations[0], **values),))
 
 
 Change = Callable[[Host], Any]
@@ -346,7 +292,6 @@ CASES: dict[str, tuple[Change, set[str], str]] = {
         lambda host: (
             host.seen.containers.clear(),
             host.seen.environments.clear(),
-            host.seen.runners["ci"].data_holders.clear(),
         ),
         {"environment_missing"},
         "no such container",
@@ -372,10 +317,7 @@ CASES: dict[str, tuple[Change, set[str], str]] = {
         "runtime runsc, not runc",
     ),
     "the host's process namespace": (
-        lambda host: (
-            host.environment.namespaces.update(pid=host.seen.namespaces["pid"]),
-            setattr(host.seen.runners["ci"], "data_holders", []),
-        ),
+        lambda host: host.environment.namespaces.update(pid=host.seen.namespaces["pid"]),
         {"promise_namespace"},
         "shares the host's pid namespace",
     ),
@@ -431,30 +373,6 @@ CASES: dict[str, tuple[Change, set[str], str]] = {
         ),
         {"data_root"},
         "nothing is mounted on /var/lib/docker",
-    ),
-    "data root held": (
-        lambda host: host.seen.runners["ci"].data_holders.append(STRANGER),
-        {"data_root_held"},
-        "flock (pid 4711, somebody.service)",
-    ),
-    "the engine's data root held": (
-        lambda host: host.seen.data_root_holders.append(STRANGER),
-        {"data_root_held"},
-        "flock (pid 4711)",
-    ),
-    "data root in a second container": (
-        lambda host: host.seen.containers.append(
-            {"Id": "x", "Names": ["/spy"], "Mounts": [{"Source": "/var/lib/matryoshka", "RW": True}]}
-        ),
-        {"data_root_shared"},
-        "the container spy mounts /var/lib/matryoshka",
-    ),
-    "data root read by a second container": (
-        lambda host: host.seen.containers.append(
-            {"Id": "x", "Names": ["/monitor"], "Mounts": [{"Source": "/var/lib/docker", "RW": False}]}
-        ),
-        set(),
-        "",
     ),
     "inner engine dead": (
         lambda host: setattr(host.environment, "engine", EngineView(error="nothing listens")),
@@ -781,7 +699,7 @@ def test_the_report_is_for_people() -> None:
     host.seen.net.mtu["eth0"] = 1400
     report = host.report()
     told = lines(tree(Expect.read(host.expect), host.seen), report)
-    assert told[0].split() == ["level", "storage", "on", "subnet", "MTU", "state"]
+    assert told[0].split() == ["level", "storage", "on", "disk", "subnet", "MTU", "LAN", "state"]
     assert any(line.startswith("1. engine docker: its network bridge has MTU 1500") for line in told)
     assert any(line.startswith("   remedy: set docker_daemon.mtu") for line in told)
     assert told[-1].endswith("checks, 1 finding")

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils import _verify_kernel as kernel
-from ansible_collections.matryoshka.host.plugins.module_utils._command import Result
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import parse_mountinfo
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import Limits
 from hypothesis import given
 from hypothesis import strategies as st
-from support import table
 
 FIB_TRIE = """Main:
   +-- 0.0.0.0/0 3 0 5
@@ -80,27 +78,6 @@ def test_firewall() -> None:
 @given(st.text())
 def test_any_text_is_some_firewall(text: str) -> None:
     assert isinstance(kernel.parse_firewall(text).chains, dict)
-
-
-NETNS = ("nsenter", "--target", "7", "--net", "--")
-
-
-@pytest.mark.parametrize(
-    ("answers", "other", "error"),
-    [
-        ({(*NETNS, "iptables-save"): SAVED}, False, None),
-        ({(*NETNS, "iptables-save"): "", (*NETNS, "iptables-legacy-save"): SAVED}, True, None),
-        ({(*NETNS, "iptables-save"): "", (*NETNS, "iptables-legacy-save"): ""}, False, None),
-        ({(*NETNS, "iptables-save"): ""}, False, None),
-        ({(*NETNS, "iptables-save"): Result(1, "", "permission denied\n")}, False, "permission denied"),
-        ({}, False, "nsenter: not found"),
-    ],
-)
-def test_the_other_backend_is_asked_only_if_nothing_is_in_this_one(
-    answers: dict[tuple[str, ...], Result | str], other: bool, error: str | None
-) -> None:
-    wall = kernel.read_firewall(table(answers), 7)
-    assert (wall.other, wall.error) == (other, error)
 
 
 LOCKS = """1: FLOCK  ADVISORY  WRITE 448 fe:00:1073337 0 EOF
