@@ -88,8 +88,9 @@ def check_roots(report: Report, expect: Expect, seen: Observed) -> None:
 
 def _told(report: Report, root: Mapping[str, Any], code: str) -> bool:
     """Whether the checks of the planned volumes have said the same."""
+    below = f"volume {root['path']}/"
     return code == "not_mounted" and any(
-        one.code == "volume_unmounted" and root["path"].startswith(one.subject.removeprefix("volume "))
+        one.code == "volume_unmounted" and below.startswith(f"{one.subject.rstrip('/')}/")
         for one in report.findings
     )
 

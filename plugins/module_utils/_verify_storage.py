@@ -158,7 +158,7 @@ def _check_steps(report: Report, expect: Expect, volume: Mapping[str, Any], subj
 
 
 def _check_quotas(report: Report, found: Mapping[str, Any]) -> None:
-    quotas = found.get("quotas") or []
+    quotas, missing = found.get("quotas") or [], found["missing_directories"]
     for quota in quotas:
         report.check(
             not quota["changed"],
@@ -172,7 +172,7 @@ def _check_quotas(report: Report, found: Mapping[str, Any]) -> None:
         "quota",
         SUBJECT,
         "quotas aren't as planned: "
-        + (", ".join(found["missing_directories"]) or "there are some that nobody planned"),
+        + ("; ".join(f"{one} isn't there" for one in missing) or "there are some that nobody planned"),
         SITE,
     )
 

@@ -13,6 +13,8 @@ description:
   - Looks once at the host, its engine, its runners, their environments and the engines inside them, and compares
     what systemd, the kernel and the engines answer with what the roles promised. Names every difference in words, with a
     remedy.
+  - What lies under and between engines is looked at as by M(matryoshka.host.data_root_info) and
+    M(matryoshka.host.bridge_info), whoever made it.
   - One round trip, read-only. An engine that is down is not asked, because a connection to its socket would start it.
     Nothing of an environment's own programs is run.
   - Needs root.
@@ -34,8 +36,9 @@ options:
       - C(engine) with C(name), C(config) (the wanted daemon.json), C(config_path), C(data_root), C(version) and
         C(group_members); C(units) as M(matryoshka.host.systemd_units) takes them, each with its C(owner); C(files) with
         C(path), C(sha256), C(mode), C(owner) and C(group); C(image) with C(reference) and C(sha256) of its recipe;
-        C(runners), the configurations of the runners; C(prune); C(firewall) and C(kernel), the arguments of
-        M(matryoshka.host.netfilter_rules) and M(matryoshka.host.kernel_settings).
+        C(runners), the configurations of the runners; C(prune); C(firewall), C(kernel) and C(storage), the arguments of
+        M(matryoshka.host.netfilter_rules), M(matryoshka.host.kernel_settings) and
+        M(matryoshka.host.storage_volume_info); C(network) with C(reserved), as M(matryoshka.host.bridge_info) takes it.
       - C(allow) lists codes of findings that the site accepts; they become notes. Without it that is V(root_disk).
     type: dict
     required: true
@@ -111,7 +114,9 @@ report:
 tree:
   description:
     - The dolls. One node for the host; each has C(level), C(name), C(storage_driver), C(backing_filesystem), C(subnet),
-      C(mtu), C(state) and C(children).
+      C(mtu), C(state) and C(children); and what could be seen of C(disk) (the kind of disk that its data is on), C(quota)
+      (C(used) and C(limit), in bytes) and C(lan) (V(closed) or V(open), whether its packets reach a LAN by the rules that
+      the kernel has; V(?) if that depends on the packet).
   returned: always
   type: list
   elements: dict

@@ -47,6 +47,20 @@ def test_cells_stand_in_columns() -> None:
     assert lines[4][lines[0].index("MTU") :].startswith("1500")
 
 
+def test_columns_with_nothing_in_them_are_left_out() -> None:
+    assert draw(DOLLS)[0].split() == ["storage", "driver", "on", "subnet", "MTU", "state"]
+    inner = doll(
+        "inner engine", "docker", disk="nvme", lan="closed", quota={"used": 3 << 30, "limit": 40 << 30}
+    )
+    told = draw([doll("host", "h", inner)])
+    assert told[0].split() == ["storage", "driver", "on", "disk", "quota", "subnet", "MTU", "LAN", "state"]
+    assert [told[2][told[0].index(name) :].split("  ")[0] for name in ("disk", "quota", "LAN")] == [
+        "nvme",
+        "3.0 of 40.0 GiB",
+        "closed",
+    ]
+
+
 def test_runners_by_name() -> None:
     assert runners(DOLLS) == ["a", "b"]
 

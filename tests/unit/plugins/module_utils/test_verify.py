@@ -694,6 +694,49 @@ def test_the_tree_has_every_level() -> None:
     ]
 
 
+def test_what_lies_beneath_and_how_far_one_gets() -> None:
+    host = Host()
+    host.seen.roots[1]["quota"].update(enforced=True, used=3 << 30, limit=40 << 30)
+    engine = tree(Expect.read(host.expect), host.seen)[0]["children"][0]
+    runner = engine["children"][0]
+    inner = runner["children"][0]
+    assert [(one["disk"], one["quota"], one["lan"]) for one in (engine, runner, inner)] == [
+        ("virtio", None, "closed"),
+        (None, None, "closed"),
+        ("virtio", {"used": 3 << 30, "limit": 40 << 30}, "closed"),
+    ]
+    told = lines(tree(Expect.read(host.expect), host.seen), host.report())
+    assert told[0].split() == ["level", "storage", "on", "disk", "quota", "subnet", "MTU", "LAN", "state"]
+    assert "3.0 of 40.0 GiB" in told[4]
+
+
+def test_a_quota_that_nobody_enforces_is_none() -> None:
+    host = Host()
+    host.seen.roots[1]["quota"].update(enforced=False, used=3 << 30, limit=40 << 30)
+    engine = tree(Expect.read(host.expect), host.seen)[0]["children"][0]
+    assert engine["children"][0]["children"][0]["quota"] is None
+
+
+def test_the_farthest_network_of_an_environment_counts() -> None:
+    host = Host()
+    networks = host.environment.inspect["NetworkSettings"]["Networks"]
+    host.seen.engine.networks.append({"Name": "more", "Id": "0123456789ab", "Driver": "bridge"})
+    networks["more"] = {}
+    host.seen.bridges["lan"]["br-0123456789ab"] = "open"
+    engine = tree(Expect.read(host.expect), host.seen)[0]["children"][0]
+    assert (engine["lan"], engine["children"][0]["lan"]) == ("closed", "open")
+    host.seen.bridges["lan"] = {}
+    engine = tree(Expect.read(host.expect), host.seen)[0]["children"][0]
+    assert (engine["lan"], engine["children"][0]["lan"]) == (None, None)
+
+
+def test_columns_with_nothing_in_them_are_left_out() -> None:
+    host = Host()
+    host.seen.roots, host.seen.bridges = [], {}
+    told = lines(tree(Expect.read(host.expect), host.seen), host.report())
+    assert told[0].split() == ["level", "storage", "on", "subnet", "MTU", "state"]
+
+
 def test_the_report_is_for_people() -> None:
     host = Host()
     host.seen.net.mtu["eth0"] = 1400

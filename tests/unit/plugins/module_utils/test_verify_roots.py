@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.matryoshka.host.plugins.module_utils import _data_root_info
 from ansible_collections.matryoshka.host.plugins.module_utils import _verify_roots as roots
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import EngineView, Expect
 from support.verify_host import Host
@@ -169,22 +170,6 @@ CASES: dict[str, tuple[Change, set[str], str]] = {
         set(),
         "",
     ),
-    **{
-        code: (
-            lambda host, code=code: root(host, "ci")["reasons"].append(reason(code)),
-            {code},
-            f"runner ci: what {code} says",
-        )
-        for code in ("not_mounted", "inside_another", "quota_full", "quota_off", "raid_degraded")
-    },
-    **{
-        f"{code}, told elsewhere": (
-            lambda host, code=code: root(host, "ci")["reasons"].append(reason(code)),
-            set(),
-            "",
-        )
-        for code in ("two_holders", "foreign_mount", "nearly_full", "absent", "holder_without_root")
-    },
 }
 
 
@@ -199,6 +184,27 @@ def test_one_thing_changed_is_named(case: str) -> None:
     assert len(findings) == len(codes)
     assert words in told
     assert all(one.remedy for one in findings)
+
+
+@pytest.mark.parametrize(
+    "code", ["not_mounted", "inside_another", "quota_full", "quota_off", "quota_nearly_full", "raid_degraded"]
+)
+def test_a_fault_of_a_root_is_named_as_it_is_told(code: str) -> None:
+    host = Host()
+    root(host, "ci")["reasons"].append(reason(code))
+    (finding,) = host.report().findings
+    assert (finding.code, finding.subject, finding.text) == (code, "runner ci", f"what {code} says")
+
+
+@pytest.mark.parametrize(
+    "code", ["two_holders", "foreign_mount", "nearly_full", "absent", "holder_without_root"]
+)
+def test_what_other_checks_tell_is_not_told_twice(code: str) -> None:
+    host = Host()
+    root(host, "ci")["reasons"].append(reason(code))
+    report = host.report()
+    assert report.findings == []
+    assert code not in {one.code for one in report.notes}
 
 
 @pytest.mark.parametrize("code", ["leftover_driver", "foreign_mount_read_only"])
@@ -217,7 +223,7 @@ def test_each_root_is_asked_for_with_its_owner(monkeypatch: pytest.MonkeyPatch) 
         asked.extend(params["roots"])
         return {"roots": [dict.fromkeys(("disk", "quota"), path["path"]) | KEPT for path in params["roots"]]}
 
-    monkeypatch.setattr(roots._data_root_info, "answer", answer)
+    monkeypatch.setattr(_data_root_info, "answer", answer)
     found = roots.observe_roots(Expect.read(host.expect), host.seen)
     name = host.environment.name
     assert asked == [
@@ -240,7 +246,7 @@ def test_a_runner_without_an_environment_has_a_root_that_nobody_should_hold(
     host.seen.environments.clear()
     host.state.update(environment=None)
     monkeypatch.setattr(
-        roots._data_root_info, "answer", lambda params: {"roots": [{**KEPT, "disk": None, "quota": {}}] * 2}
+        _data_root_info, "answer", lambda params: {"roots": [{**KEPT, "disk": None, "quota": {}}] * 2}
     )
     found = roots.observe_roots(Expect.read(host.expect), host.seen)
     assert found[1]["holder"] == "matryoshka-ci"
