@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,8 +40,22 @@ def ipv6_daemon(planned: Mapping[str, Any], version: str = "") -> dict[str, Any]
     return options
 
 
+def podman_conf(ranges: Mapping[str, Any]) -> str:
+    """containers.conf(5) with the planned ranges of a level: of the default network, and of networks made later."""
+    subnet = ipaddress.ip_interface(ranges["bip"]).network
+    pools = ", ".join(
+        f'{{"base" = "{pool["base"]}", "size" = {pool["size"]}}}' for pool in ranges["default-address-pools"]
+    )
+    return f'[network]\ndefault_subnet = "{subnet}"\ndefault_subnet_pools = [{pools}]\n'
+
+
 class FilterModule:
     """Filters of role network."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"firewall_plan": firewall_plan, "ipv6_daemon": ipv6_daemon, "taken_ranges": taken_ranges}
+        return {
+            "podman_conf": podman_conf,
+            "firewall_plan": firewall_plan,
+            "ipv6_daemon": ipv6_daemon,
+            "taken_ranges": taken_ranges,
+        }

@@ -52,6 +52,7 @@ def plan_firewall(options: FirewallOptions) -> dict[str, Any]:
     _last(chains, options)
     if options.isolation:
         _destinations(chains)
+        _guard(chains, options)
         _host(chains, options)
         _users(chains, options)
     if options.clamp_mss:
@@ -64,6 +65,7 @@ def plan_firewall(options: FirewallOptions) -> dict[str, Any]:
     chains.hook("INPUT", "INPUT")
     chains.hook("OUTPUT", "OUTPUT")
     chains.hook("FORWARD", "MSS", table="mangle")
+    chains.hook("POSTROUTING", "GUARD", table="mangle")
     return {
         "sets": _sets(options) if options.isolation else [],
         "chains": [
@@ -120,6 +122,20 @@ def _destinations(chains: _Chains) -> None:
     for version, reason in ((4, "icmp-admin-prohibited"), (6, "icmp6-adm-prohibited")):
         rule = f"-m set --match-set {OWNER}-closed{version} dst -j REJECT --reject-with {reason}"
         chains.add("JOB", rule, (version,))
+
+
+def _guard(chains: _Chains, options: FirewallOptions) -> None:
+    """The same once more, where no engine has rules: while dockerd starts, its own come first for a moment.
+
+    In mangle's POSTROUTING a packet still has its job's address, and what JOB refuses has been told so already.
+    """
+    chains.add("GUARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", table="mangle")
+    for interface in options.job_interfaces:
+        chains.add("GUARD", f"-o {interface} -j RETURN", table="mangle")
+    chains.both("GUARD", f"-m set ! --match-set {OWNER}-jobs{{v}} src -j RETURN", "mangle")
+    chains.both("GUARD", f"-m set --match-set {OWNER}-allow{{v}} dst -j RETURN", "mangle")
+    chains.both("GUARD", f"-m set --match-set {OWNER}-port{{v}} dst,dst -j RETURN", "mangle")
+    chains.both("GUARD", f"-m set --match-set {OWNER}-closed{{v}} dst -j DROP", "mangle")
 
 
 def _host(chains: _Chains, options: FirewallOptions) -> None:

@@ -49,6 +49,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._systemd import re
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd_text import owner_of
 
 UNITS = "/etc/systemd/system"
+_LISTS = ("lacking", "refusals", "volumes", "units", "pending", "old", "missing_directories", "packages")
 QUOTA_OWNER = "matryoshka"
 
 ARGUMENTS: dict[str, Any] = {
@@ -67,6 +68,9 @@ def answer(params: Mapping[str, Any], run: Runner, view: View | None = None) -> 
 
     :raises HostError: a host that can't be looked at, or a list that isn't one of ``plan_storage``.
     """
+    if not params["volumes"]:
+        empty: dict[str, list[Any]] = {key: [] for key in _LISTS}
+        return {"changed": False, "config": {"files": [], "absent": []}, "udev": False, **empty}
     view = view or View()
     host = read_host(view)
     volumes = [_complete(volume, host) for volume in params["volumes"]]

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-ENGINES_OWN = ("docker0", "br-*", "docker_gwbridge", "veth*")
-"""Interfaces that the host's engine makes for networks of its own."""
+ENGINES_OWN = ("docker0", "br-*", "docker_gwbridge", "podman*", "veth*")
+"""Interfaces that the host's engines make for networks of their own."""
 
 
 def taken_ranges(facts: Mapping[str, Any], ignore: Sequence[str] = ENGINES_OWN) -> list[dict[str, str]]:

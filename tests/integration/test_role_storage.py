@@ -245,6 +245,35 @@ def test_what_was_changed_by_hand_is_seen(host: StorageHost, volume: dict[str, A
     assert host.look([volume])["lacking"] == []
 
 
+def test_quotas_hold_on_a_volume_and_never_below_what_is_used(
+    host: StorageHost, volume: dict[str, Any], tmp_path: Path
+) -> None:
+    """On btrfs, whose quotas every kernel has; those of XFS and ext4 are for the VM tier."""
+    path = f"{DATA}/limited"
+    limited = {
+        "name": "limited",
+        "path": path,
+        "filesystem": "btrfs",
+        "device": {"path": host.disk("st-limited", "200M")},
+    }
+    quotas = [{"path": f"{path}/jobs", "size": "20M"}]
+    host.works(tmp_path, {"storage_volumes": [volume, limited], "storage_quotas": quotas})
+    told = host.look([volume, limited], quotas=[{"path": f"{path}/jobs", "size": "20M"}])
+    assert (told["lacking"], told["refusals"]) == ([], [])
+    full = host.run(f"dd if=/dev/urandom of={path}/jobs/file bs=1M count=40 conv=fsync", check=False)
+    assert not full.ok and "quota" in full.err.lower(), full
+    host.run(f"dd if=/dev/urandom of={path}/beside bs=1M count=30 conv=fsync; rm {path}/beside; sync {path}")
+    refused = host.look([volume, limited], quotas=[{"path": f"{path}/jobs", "size": "1M"}])["refusals"]
+    assert len(refused) == 1 and refused[0].startswith("storage_quotas: ") and f"{path}/jobs" in refused[0], (
+        refused
+    )
+    assert host.look([volume, limited], quotas=[{"path": f"{path}/jobs", "size": "50M"}])["lacking"] == [
+        "quotas"
+    ]
+    host.run("systemctl stop var-lib-matryoshka-limited.mount")
+    host.detach("st-limited")
+
+
 def test_a_data_root_is_moved_only_when_told_and_whole(
     host: StorageHost, volume: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -255,6 +284,12 @@ def test_a_data_root_is_moved_only_when_told_and_whole(
     )
     moved = {"name": "moved", "path": path, "quota": False, "filesystem": "ext4"}
     moved["device"] = {"path": host.disk("st-moved", "100M")}
+    moved["units"] = ["st-user.service", "st-absent.service"]
+    host.write(
+        "/etc/systemd/system/st-user.service", f"[Service]\nExecStart=sleep inf\nWorkingDirectory={path}\n"
+    )
+    host.run("systemctl daemon-reload && systemctl start st-user.service")
+    process = host.run("systemctl show -P MainPID st-user.service").out
     volumes = [volume, moved]
     refused = host.look(volumes)["refusals"]
     assert len(refused) == 1 and refused[0].startswith(
@@ -272,6 +307,10 @@ def test_a_data_root_is_moved_only_when_told_and_whole(
     host.works(tmp_path, {"storage_volumes": volumes, "storage_migrate": True})
     assert host.run(tree).out == before
     assert not host.exists(f"{path}/half") and not host.exists(f"{path}/.matryoshka-migration")
+    assert host.state("st-user.service", "st-absent.service") == ["active", "inactive"]
+    assert host.run("systemctl show -P MainPID st-user.service").out != process, (
+        "it went on while its data moved"
+    )
     kept = host.run(f"ls -d {path}.before-*").out.split()
     assert len(kept) == 1 and host.run(f"cat {kept[0]}/deep/file").out == "one\n"
     assert host.look(volumes)["lacking"] == []

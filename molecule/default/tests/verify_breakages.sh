@@ -4,7 +4,7 @@ set -eu
 unit=matryoshka-runner@ci.service
 config=/etc/matryoshka/runners/ci.json
 state=/run/matryoshka/runners/ci.json
-folder=/var/lib/matryoshka/runners/ci
+folder=${folder:-/var/lib/matryoshka/runners/ci}
 queue=/var/lib/matryoshka/queue
 library=/usr/local/lib/matryoshka/matryoshka_runner
 kept=/run/verify-breakages

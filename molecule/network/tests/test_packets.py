@@ -118,6 +118,65 @@ def test_an_engine_does_not_start_without_the_rules(lab: Lab) -> None:
     assert lab.reached("environment") == set(OPEN)
 
 
+@pytest.mark.parametrize("verb", ["reload", "restart", "stop"])
+def test_nftables_flushes_everything_but_nothing_is_opened(lab: Lab, verb: str) -> None:
+    lab.sh(f"systemctl start nftables.service; systemctl {verb} nftables.service")
+    assert not lab.reached("environment") & set(CLOSED)
+    assert not lab.reached("inner") & set(CLOSED)
+    assert "matryoshka_shield" not in lab.sh("nft list tables")
+    lab.sh("systemctl restart docker.service")
+    lab.waits_for_ready()
+    assert lab.reached("environment") == set(OPEN)
+
+
+def test_beside_ufw(lab: Lab) -> None:
+    lab.sh("apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y ufw >/dev/null")
+    try:
+        lab.site.play({}, "site")
+        lab.sh("ufw allow 22/tcp; ufw allow 8080/tcp; ufw --force enable")
+        for disturbance in (
+            "true",
+            "ufw reload",
+            "systemctl restart ufw.service",
+            "systemctl restart docker.service",
+        ):
+            lab.sh(disturbance)
+            lab.waits_for_ready()
+            assert lab.reached("environment") == set(OPEN), disturbance
+            assert lab.reached("inner") == set(OPEN), disturbance
+    finally:
+        lab.sh("ufw --force disable; DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y ufw >/dev/null")
+        lab.site.play({}, "site")
+    lab.sh("systemctl restart docker.service")
+    lab.waits_for_ready()
+
+
+def test_beside_firewalld(lab: Lab) -> None:
+    lab.sh("apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y firewalld >/dev/null")
+    try:
+        lab.site.play({}, "site")
+        lab.sh(
+            "firewall-cmd --permanent --add-port=8080/tcp; firewall-cmd --reload; systemctl restart docker.service"
+        )
+        for disturbance in (
+            "true",
+            "firewall-cmd --reload",
+            "systemctl restart firewalld.service docker.service",
+        ):
+            lab.sh(disturbance)
+            lab.waits_for_ready()
+            assert not lab.reached("environment") & set(CLOSED), disturbance
+            assert not lab.reached("inner") & set(CLOSED), disturbance
+        assert "198.51.100.7:8080" in lab.reached("environment")
+    finally:
+        lab.sh(
+            "DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y firewalld >/dev/null; nft delete table inet firewalld || true"
+        )
+        lab.site.play({}, "site")
+    lab.sh("systemctl restart docker.service")
+    lab.waits_for_ready()
+
+
 def test_the_hosts_own_bridge_goes_on_under_dockers_policy(lab: Lab) -> None:
     lab.sh(
         "iptables --policy FORWARD DROP; ip address add 192.168.88.1/24 dev br0; ip link set br0 up;"
@@ -193,7 +252,7 @@ def test_ranges_are_planned_around_what_the_site_reserves(lab: Lab) -> None:
 def test_podmans_jobs_are_kept_apart_too(lab: Lab) -> None:
     lab.sh(
         "tar -chC / bin/busybox | podman import - busybox:local >/dev/null 2>&1;"
-        "podman --runtime runc run -d --name p busybox:local /bin/busybox sleep 1000 >/dev/null"
+        "podman --runtime runc run -d --name p busybox:local /bin/busybox sleep 1000 >/dev/null 2>&1 </dev/null"
     )
     try:
         four = tuple(one for one in (*OPEN, *CLOSED) if not one.startswith("["))

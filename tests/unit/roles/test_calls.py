@@ -16,11 +16,15 @@ KINDS = (
     "environment_image",
     "kernel_settings",
     "netfilter_rules",
+    "storage_volume_info",
     "systemd_units",
     "verify",
 )
 # Files that tasks include only where something is to be installed or removed.
-CONDITIONAL = {"packages.yml", "remove.yml", "removed.yml", "remove_packages.yml"}
+CONDITIONAL = {
+    *("packages.yml", "remove.yml", "removed.yml", "remove_packages.yml"),
+    *("devices.yml", "filesystems.yml", "settings.yml"),
+}
 
 
 def said(role: Path) -> list[Any]:

@@ -222,8 +222,20 @@ def test_hooks() -> None:
         ("filter", "FORWARD", "MATRYOSHKA-LAST", "last"),
         ("filter", "INPUT", "MATRYOSHKA-INPUT", "first"),
         ("mangle", "FORWARD", "MATRYOSHKA-MSS", "first"),
+        ("mangle", "POSTROUTING", "MATRYOSHKA-GUARD", "first"),
     ]
     assert [one["chain"] for one in plan()["hooks"] if one["create"]] == ["DOCKER-USER"]
+
+
+def test_what_is_closed_is_closed_once_more_where_no_engine_has_rules() -> None:
+    found = rules(plan(), "GUARD")
+    assert found[0] == "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+    assert found[-4:] == [
+        "-m set ! --match-set matryoshka-jobs4 src -j RETURN",
+        "-m set --match-set matryoshka-allow4 dst -j RETURN",
+        "-m set --match-set matryoshka-port4 dst,dst -j RETURN",
+        "-m set --match-set matryoshka-closed4 dst -j DROP",
+    ]
 
 
 def test_rootless_engines_by_the_uids_that_they_send_with() -> None:

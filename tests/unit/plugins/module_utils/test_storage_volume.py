@@ -39,6 +39,11 @@ def params(**given: Any) -> dict[str, Any]:
     return {"volumes": [], "quotas": [], "wipe": [], "migrate": False, "remove_old": False, **given}
 
 
+def test_no_volumes_need_no_look(tmp_path: Path) -> None:
+    found = look.answer(params(), never, View(str(tmp_path)))
+    assert (found["changed"], found["lacking"], found["refusals"]) == (False, [], [])
+
+
 def test_volumes_that_were_not_planned_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "/etc/machine-id", MACHINE)
     with pytest.raises(HostError, match="give it what the filter plan_storage makes"):
