@@ -17,6 +17,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils import (
     _kernel_settings,
     _netfilter,
     _netfilter_apply,
+    _storage_volume,
     _subids_apply,
     _systemd_apply,
     _verify,
@@ -61,6 +62,10 @@ def kinds(run: Runner, pipe: Piper) -> dict[str, Kind]:
             _netfilter.ARGUMENTS,
             lambda params: _netfilter_apply.answer(params, True, run),
         ),
+        "storage_volume_info": Kind(
+            _storage_volume.ARGUMENTS,
+            lambda params: as_planned(_storage_volume.answer(params, run)),
+        ),
         "subids": Kind(_subids_apply.ARGUMENTS, lambda params: _subids_apply.answer(params, True)),
         "systemd_units": Kind(
             _systemd_apply.ARGUMENTS,
@@ -81,6 +86,16 @@ def secrets(calls: Sequence[Mapping[str, Any]]) -> set[str]:
         if call["module"].removeprefix(COLLECTION) == "config_files"
         for secret in _config_files.secrets({"files": [], **call["arguments"]})
     }
+
+
+def as_planned(result: dict[str, Any]) -> dict[str, Any]:
+    """What ``storage_volume_info`` says of a host on which nothing is lacking.
+
+    :raises HostError: something is, or the plan is refused.
+    """
+    for told in (*result["refusals"], *result["lacking"]):
+        raise HostError(told)
+    return {"changed": False, **result}
 
 
 def healthy(result: dict[str, Any]) -> dict[str, Any]:

@@ -98,19 +98,19 @@ def _told(report: Report, root: Mapping[str, Any], code: str) -> bool:
 def _check_holders(report: Report, expect: Expect, seen: Observed, root: Mapping[str, Any]) -> None:
     foreign = [one for one in root["holders"] if not _is_ours(expect, seen, root, one)]
     if root["runner"] is None:
-        text = f"another process holds its data root {root['path']}: {{}}"
+        before, after = f"another process holds its data root {root['path']}: ", ""
         end = f"systemctl restart {expect.engine_unit}"
     else:
         # While the host's engine is silent nobody can say which containers are whose.
         foreign = foreign if seen.engine.error is None else []
-        text = "its data root is held by {}, which isn't in its environment"
+        before, after = "its data root is held by ", ", which isn't in its environment"
         end = restart(str(root["runner"]))
     pids = [process["pid"] for one in foreign for process in one["processes"]]
     report.check(
         not foreign,
         "data_root_held",
         root["subject"],
-        text.format("; ".join(_holder(one) for one in foreign)),
+        before + "; ".join(_holder(one) for one in foreign) + after,
         "; ".join(f"kill {pid}" for pid in pids)
         + f"; then {end}, and look at images and volumes: two engines may have damaged them",
     )

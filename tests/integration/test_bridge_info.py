@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_engine_storage_info import BUILD, IMAGE, start, until_live  # type: ignore[import-not-found]
+from nested_engine import BUILD, IMAGE, start, until_live
 
 INNER = (
     "dockerd --mtu 1400 --bip 172.22.0.1/16 --default-address-pool base=172.28.0.0/16,size=24"

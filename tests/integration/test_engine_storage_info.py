@@ -8,21 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-IMAGE = "storage-test"
-START = "dockerd >/run/dockerd.log 2>&1 & exec sleep infinity"
-# An image that borrows the host's /usr: a nested engine without a second installation.
-BUILD = f"""
-set -e
-d=$(mktemp -d)
-cd "$d"
-mkdir -p usr etc/docker run tmp proc sys dev root var/lib/docker
-for name in bin sbin lib lib64; do ln -s "usr/$name" "$name"; done
-ln -s /run var/run
-cp -a /etc/passwd /etc/group /etc/nsswitch.conf /etc/alternatives etc/
-tar -c . | docker import - {IMAGE} >/dev/null
-rm -rf "$d"
-"""
+from nested_engine import BUILD, IMAGE, start, until_live
 
 
 def asked(host: Any, *containers: str, **more: Any) -> dict[str, Any]:
@@ -31,21 +17,6 @@ def asked(host: Any, *containers: str, **more: Any) -> dict[str, Any]:
 
 def codes(entry: dict[str, Any]) -> list[str]:
     return [reason["code"] for reason in entry["reasons"]]
-
-
-def start(host: Any, name: str, *options: str, command: str = START) -> None:
-    words = ["docker", "run", "-d", "--name", name, "--privileged", "-v", "/usr:/usr:ro", *options]
-    host.run([*words, IMAGE, "/bin/sh", "-c", command])
-
-
-def until_live(host: Any, *names: str) -> None:
-    for name in names:
-        for _ in range(150):
-            if host.run(f"docker exec {name} docker version", check=False).ok:
-                break
-            time.sleep(0.2)
-        else:
-            raise AssertionError(host.run(f"docker exec {name} cat /run/dockerd.log").out)
 
 
 def stop_all(host: Any) -> None:
