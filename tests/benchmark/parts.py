@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import plays
 from bench_host import BenchHost, Failure, say
+from beneath import beneath as beneath_engines
 from figures import Figure, Findings, Series, number, seconds
 from plays import DOCKER_ONLY, PING, Play
 
@@ -251,6 +252,11 @@ def build(bench: Bench) -> Findings:
     return found
 
 
+def beneath(bench: Bench) -> Findings:
+    """What lies under and between engines."""
+    return beneath_engines(bench.host("bench-1"), bench.repetitions)
+
+
 PARTS: dict[str, Callable[[Bench], Findings]] = {
-    "site": site, "runners": runners, "turnaround": turnaround, "build": build,
+    "site": site, "runners": runners, "beneath": beneath, "turnaround": turnaround, "build": build,
 }  # fmt: skip

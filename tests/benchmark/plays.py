@@ -19,6 +19,7 @@ from bench_host import ROOT, WORK, BenchHost, Failure
 HERE = Path(__file__).resolve().parent
 SITE = ROOT / "playbooks" / "site.yml"
 PING = HERE / "plays" / "ping.yml"
+BENEATH = HERE / "plays" / "beneath.yml"
 DOCKER_ONLY = HERE / "plays" / "docker_only.yml"
 
 LOCAL = frozenset(

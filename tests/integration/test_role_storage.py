@@ -18,10 +18,11 @@ from typing import Any
 
 import hosts as container_hosts
 import pytest
-from conftest import KEEP, WORKER
 from container_host import ROOT, ContainerHost, Result
 from machine import podman
 
+KEEP = bool(os.environ.get("MATRYOSHKA_KEEP"))
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 DATA = "/var/lib/matryoshka"
 PATH = f"{DATA}/disk"
 UNIT = "var-lib-matryoshka-disk.mount"
@@ -250,7 +251,7 @@ def test_quotas_hold_on_a_volume_and_never_below_what_is_used(
 ) -> None:
     """On btrfs, whose quotas every kernel has; those of XFS and ext4 are for the VM tier."""
     path = f"{DATA}/limited"
-    limited = {
+    limited: dict[str, Any] = {
         "name": "limited",
         "path": path,
         "filesystem": "btrfs",
@@ -282,7 +283,7 @@ def test_a_data_root_is_moved_only_when_told_and_whole(
         f"mkdir -p {path}/deep && echo one > {path}/deep/file && ln {path}/deep/file {path}/second "
         f"&& ln -s nowhere {path}/link && truncate -s 5M {path}/holes && chown 1234:4321 {path}/second && chmod 711 {path}"
     )
-    moved = {"name": "moved", "path": path, "quota": False, "filesystem": "ext4"}
+    moved: dict[str, Any] = {"name": "moved", "path": path, "quota": False, "filesystem": "ext4"}
     moved["device"] = {"path": host.disk("st-moved", "100M")}
     moved["units"] = ["st-user.service", "st-absent.service"]
     host.write(
@@ -323,9 +324,10 @@ def test_two_places_with_data_are_never_merged(
 ) -> None:
     path = f"{DATA}/copied"
     host.run(f"mkdir -p {path} && echo old > {path}/file")
-    copied = {"name": "copied", "path": path, "quota": False, "filesystem": "ext4"}
+    copied: dict[str, Any] = {"name": "copied", "path": path, "quota": False, "filesystem": "ext4"}
     copied["device"] = {"path": host.disk("st-copied", "100M")}
-    moved = {
+    copied["units"] = ["st-user.service"]
+    moved: dict[str, Any] = {
         "name": "moved",
         "path": f"{DATA}/moved",
         "quota": False,
@@ -340,7 +342,12 @@ def test_two_places_with_data_are_never_merged(
     done = host.role(tmp_path, {"storage_volumes": [volume, moved, copied], "storage_migrate": True})
     assert not done.ok and "storage_migrate: true is refused" in done.out, done.out
     assert host.run(f"cat {path}/file").out == "old\n" and host.run(f"ls -d {path}*").out.split() == [path]
-    host.run(f"rm -r {path}")
+    assert host.state("st-user.service") == ["active"], "what was stopped for the move stayed down"
+    host.run(f"mkdir {path}/inside && mount -t tmpfs none {path}/inside")
+    done = host.role(tmp_path, {"storage_volumes": [volume, moved, copied], "storage_migrate": True})
+    assert not done.ok and f"nothing is mounted in {path}, but there is {path}/inside" in done.out, done.out
+    assert host.state("st-user.service") == ["active"]
+    host.run(f"umount {path}/inside && rm -r {path}")
     host.detach("st-copied")
 
 
@@ -409,7 +416,7 @@ def test_a_wipe_list_gives_up_exactly_what_it_names(host: StorageHost, tmp_path:
 def test_everything_is_taken_away_and_data_stays(
     host: StorageHost, volume: dict[str, Any], tmp_path: Path
 ) -> None:
-    moved = {
+    moved: dict[str, Any] = {
         "name": "moved",
         "path": f"{DATA}/moved",
         "quota": False,

@@ -83,18 +83,16 @@ def test_it_stays_so(lab: Lab, disturbance: str) -> None:
     assert lab.reached("inner") == set(OPEN)
 
 
-def test_a_rule_added_by_hand_stays_and_ours_come_before_it_again(lab: Lab) -> None:
-    rule = "FORWARD --in-interface docker0 --destination 192.168.77.12 --jump ACCEPT"
-    lab.sh(
-        f"iptables --insert {rule}; iptables --insert DOCKER-USER --destination 192.168.77.12 --jump ACCEPT"
-    )
-    assert "192.168.77.12:8080" in lab.reached("environment")
+def test_a_rule_added_by_hand_opens_nothing_and_stays_behind_ours(lab: Lab) -> None:
+    rule = "FORWARD -d 192.168.77.12/32 -i docker0 -j ACCEPT"
+    lab.sh(f"iptables -I {rule}; iptables -I DOCKER-USER -d 192.168.77.12/32 -j ACCEPT")
+    assert lab.reached("environment") == set(OPEN)
     lab.site.play({}, "site")
     lab.inner()
+    rules = lab.sh("iptables -S FORWARD").splitlines()
+    assert rules.index("-A FORWARD -j MATRYOSHKA-FORWARD") < rules.index(f"-A {rule}")
     assert lab.reached("environment") == set(OPEN)
-    lab.sh(
-        f"iptables --delete {rule}; iptables --delete DOCKER-USER --destination 192.168.77.12 --jump ACCEPT"
-    )
+    lab.sh(f"iptables -D {rule}; iptables -D DOCKER-USER -d 192.168.77.12/32 -j ACCEPT")
 
 
 def test_everything_flushed_comes_back_with_the_engine(lab: Lab) -> None:

@@ -50,7 +50,7 @@ def test_mount_options(options: dict[str, Any], wanted: list[str]) -> None:
 
 
 def test_units_are_guarded_by_the_innermost_volume_of_their_path() -> None:
-    volumes = [
+    volumes: list[dict[str, Any]] = [
         {"name": "inner", "path": "/var/lib/docker", "device": NVME},
         {
             "name": "outer",

@@ -63,17 +63,21 @@ def free(plan: dict[str, Any], *devices: dict[str, Any], migrate: bool = False, 
 
 
 PART = "/dev/nvme0n1p1"
-GPT = {"content": ["gpt"], "shown": "gpt", "partitions": [PART]}
-LUKS = {
+GPT: dict[str, Any] = {"content": ["gpt"], "shown": "gpt", "partitions": [PART]}
+LUKS: dict[str, Any] = {
     "content": ["crypto_LUKS"],
     "shown": "crypto_LUKS",
     "members": [{"kind": "luks", "name": "matryoshka-ci"}],
 }
-KEY = {"encrypt": {"key_file": "/etc/k"}}
-LVM = {"lvm": {"vg": "data", "lv": "my-lv", "size": "20G"}}
-PV = {"content": ["LVM2_member"], "shown": "LVM2_member", "members": [{"kind": "lvm", "name": "data"}]}
-LV = device("/dev/dm-0", mapper_name="data-my--lv", size_bytes=20 * GIB)
-OPEN = device("/dev/dm-1", mapper_name="matryoshka-ci", size_bytes=20 * GIB)
+KEY: dict[str, Any] = {"encrypt": {"key_file": "/etc/k"}}
+LVM: dict[str, Any] = {"lvm": {"vg": "data", "lv": "my-lv", "size": "20G"}}
+PV: dict[str, Any] = {
+    "content": ["LVM2_member"],
+    "shown": "LVM2_member",
+    "members": [{"kind": "lvm", "name": "data"}],
+}
+LV: dict[str, Any] = device("/dev/dm-0", mapper_name="data-my--lv", size_bytes=20 * GIB)
+OPEN: dict[str, Any] = device("/dev/dm-1", mapper_name="matryoshka-ci", size_bytes=20 * GIB)
 
 STEPS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any], list[str], str]] = {
     "an empty disk": ({}, [device()], {}, ["filesystem", "mount_point"], "/dev/nvme0n1"),
@@ -312,7 +316,11 @@ def test_refusals(name: str) -> None:
 def test_whatever_is_on_a_disk_is_never_formatted(
     options: dict[str, Any], partition: bool, kind: str, part: bool
 ) -> None:
-    stranger = {"content": [kind], "shown": kind, "members": [{"kind": "lvm", "name": "theirs"}]}
+    stranger: dict[str, Any] = {
+        "content": [kind],
+        "shown": kind,
+        "members": [{"kind": "lvm", "name": "theirs"}],
+    }
     disk = device(**{**stranger, "partitions": [PART] if part else []})
     devices = [disk, *([device(PART, **stranger)] if part else [])]
     assert free(planned(**options, partition=partition), *devices).refusals
