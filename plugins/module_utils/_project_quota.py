@@ -19,6 +19,9 @@ from ansible_collections.matryoshka.host.plugins.module_utils._sizes import pars
 BY_PROJECT = ("xfs", "ext4")
 KINDS = (*BY_PROJECT, "btrfs")
 
+_PATH = (
+    "the absolute path of a directory, not of the root directory, without spaces at its end or line breaks"
+)
 _OWNER = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,31}")
 _ENABLE = {
     "xfs": "mount it with the option prjquota (a remount seems to take it and doesn't; for the root file system"
@@ -160,15 +163,20 @@ def parse_quotas(entries: Sequence[Mapping[str, Any]]) -> list[Wanted]:
     for entry in entries:
         path = str(entry["path"])
         normal = os.path.normpath(path)
-        odd = "\n" in path or path != path.strip() or ".." in path.split("/")
-        if odd or not os.path.isabs(path) or normal.strip("/") == "":
-            raise InputError(
-                "quotas.path", path, "the absolute path of a directory, not of the root directory"
-            )
+        if not os.path.isabs(path) or ".." in path.split("/"):
+            raise InputError("quotas.path", path, _PATH)
+        normal = "/" + normal.lstrip("/")
+        require_plain(path, normal)
         if any(normal == other.path for other in found):
             raise InputError("quotas.path", path, "each directory once")
         found.append(Wanted(normal, _limits(f"quotas[{normal}]", entry), entry))
     return found
+
+
+def require_plain(path: str, real: str) -> None:
+    """:raises InputError: ``real``, where ``path`` leads, can't stand in a line of /etc/projects."""
+    if real.strip("/") == "" or "\n" in real or real != real.strip():
+        raise InputError("quotas.path", path, _PATH)
 
 
 def _limits(variable: str, entry: Mapping[str, Any]) -> Limits:

@@ -101,6 +101,7 @@ def _plan(entries: Sequence[Mapping[str, Any]], reader: Reader) -> list[Step]:
     registry = reader.registry
     for wanted in quota.parse_quotas(entries):
         place = reader.place(wanted.path, contents=True)
+        quota.require_plain(wanted.path, place.path)
         if any(place.path == step.place.path for step in steps):
             raise InputError("quotas.path", wanted.path, f"each directory once; it is a link to {place.path}")
         stranger = registry.stranger(reader.owner, place.path)

@@ -77,7 +77,7 @@ class Reader:
 
         :param contents: measure what is in a directory that isn't counted yet, by walking through it.
         """
-        real = os.path.realpath(path)
+        real = os.path.realpath("/" + path.lstrip("/"))
         mount = self._mounts.of(real)
         if mount is None:
             raise HostError(f"{path}: no mounted file system is found for it")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import plays
 from bench_host import ROOT, BenchHost, say
@@ -57,7 +58,7 @@ def probe(host: BenchHost, repetitions: int) -> Findings:
     """``overlay_info``'s probe on five paths."""
     say("the probe of overlayfs on five paths")
     parents = {path: path for path in PATHS}
-    request = {"parents": parents, "users": [], "fuse_overlayfs": None, "timeout": 20.0}
+    request: dict[str, Any] = {"parents": parents, "users": [], "fuse_overlayfs": None, "timeout": 20.0}
     asked = {"program": _overlay_start.program(request), "repetitions": repetitions}
     measured = host.program("overlay", asked)
     taken = Series(tuple(measured["seconds"]))

@@ -23,6 +23,10 @@ def left(site: Site) -> dict[str, list[str]]:
             "pgrep -a 'dockerd|containerd' ; pgrep -af /usr/local/sbin/matryoshka | grep -v pgrep; true"
         ),
         "mounts": site.lines("grep -E 'matryoshka/runners|docker/overlay2' /proc/self/mountinfo; true"),
+        "rules": site.lines(
+            "{ iptables-save; ip6tables-save; ipset list -n; } 2>/dev/null | grep -i matryoshka;"
+            " ls -d /etc/sysctl.d/*network* /etc/modules-load.d/*network* 2>/dev/null; true"
+        ),
         "bridges": site.lines("ip -o link show type bridge"),
     }
 

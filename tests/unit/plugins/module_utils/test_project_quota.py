@@ -255,6 +255,14 @@ def test_a_link_is_followed_once(xfs: QuotaHost) -> None:
         ask(xfs, {"path": "a", "size": "1G"}, {"path": "link", "size": "1G"})
 
 
+def test_a_link_to_what_no_line_can_hold_is_refused(xfs: QuotaHost) -> None:
+    (xfs.data / "a\n7:").mkdir()
+    (xfs.data / "link").symlink_to("a\n7:")
+    with pytest.raises(InputError, match=r"quotas\.path: .*/link' is refused; allowed: the absolute path"):
+        ask(xfs, {"path": "link", "size": "1G"})
+    assert xfs.text("/etc/projects") == ""
+
+
 def test_a_file_is_refused(xfs: QuotaHost) -> None:
     (xfs.data / "a").write_text("")
     with pytest.raises(HostError, match="is no directory; only a directory can have a quota"):

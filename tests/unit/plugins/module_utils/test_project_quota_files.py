@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 from ansible_collections.matryoshka.host.plugins.module_utils._project_quota_files import (
@@ -17,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 PATHS = st.lists(
-    st.text("abc-./:# é", min_size=1, max_size=12).map(lambda text: ("/srv/" + text).strip()),
+    st.text("abc-./:# é", min_size=1, max_size=12)
+    .map(lambda text: os.path.normpath("/srv/" + text))
+    .filter(lambda path: path == path.strip() and path.strip("/") != ""),
     max_size=6,
     unique=True,
 )

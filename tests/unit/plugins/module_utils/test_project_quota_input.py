@@ -26,6 +26,7 @@ from ansible_collections.matryoshka.host.plugins.modules import project_quotas
         ({"path": "/a/../b"}, "quotas.path: '/a/../b' is refused"),
         ({"path": "/a\n7:/b"}, "quotas.path: '/a\\n7:/b' is refused"),
         ({"path": "/a "}, "quotas.path: '/a ' is refused"),
+        ({"path": "/a /"}, "quotas.path: '/a /' is refused"),
         ({"path": "/a", "size": "much"}, "quotas[/a].size: 'much' is refused; allowed: a size such as"),
         ({"path": "/a/", "size": 0}, "quotas[/a].size: 0 is refused"),
         (
@@ -48,6 +49,10 @@ def test_bad_entries_are_refused(entry: dict[str, Any], message: str) -> None:
 def test_a_directory_twice_is_refused() -> None:
     with pytest.raises(InputError, match=r"quotas\.path: '/a/' is refused; allowed: each directory once"):
         parse_quotas([{"path": "/a"}, {"path": "/a/"}])
+
+
+def test_slashes_too_many_are_no_other_directory() -> None:
+    assert parse_quotas([{"path": "//a//b/"}])[0].path == "/a/b"
 
 
 @pytest.mark.parametrize("owner", ["", "a:b", "1a", "a-b", "a" * 33, "a\n"])
