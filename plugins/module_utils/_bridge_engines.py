@@ -13,10 +13,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 from ansible_collections.matryoshka.host.plugins.module_utils._networks import Network, Pool
 

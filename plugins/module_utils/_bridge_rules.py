@@ -29,7 +29,6 @@ _TARGETS = {
     "QUEUE": UNSURE,
     "NFQUEUE": UNSURE,
 }
-_NO_SETS: Mapping[str, tuple[str, ...]] = {}
 _KINDS = ("hash:ip", "hash:net", "hash:ip,port", "hash:net,port")
 _WITH_ONE_VALUE = {
     "-i": "in",
@@ -148,8 +147,9 @@ def iptables_chains(
     return found
 
 
-def iptables_rule(rule: str, text: str, sets: Mapping[str, tuple[str, ...]] = _NO_SETS) -> Rule:
+def iptables_rule(rule: str, text: str, sets: Mapping[str, tuple[str, ...]] | None = None) -> Rule:
     """A rule as ``iptables-save`` prints it, without ``-A CHAIN``."""
+    sets = sets or {}
     try:
         words = shlex.split(rule)
     except ValueError:

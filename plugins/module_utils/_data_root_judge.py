@@ -162,10 +162,12 @@ def _reasons(root: DataRoot, others: Iterable[DataRoot]) -> Iterable[Reason]:
     yield from _quota(root)
     yield from _devices(root)
     for driver in root.engine.get("leftovers", []):
-        entry = next(one for one in root.engine["drivers"] if one["driver"] == driver)
+        entry: Mapping[str, Any] = next(
+            (one for one in root.engine["drivers"] if one["driver"] == driver), {}
+        )
         yield RootReason(
             "leftover_driver",
-            f"The driver {driver} left {entry['entries']} entries in {posixpath.join(root.path, entry['path'])}, "
+            f"The driver {driver} left {entry.get('entries', 0)} entries in {posixpath.join(root.path, entry.get('path', driver))}, "
             f"beside {root.engine['driver']}",
             "If nothing in it is needed, stop the engine and remove that directory.",
         )

@@ -110,7 +110,14 @@ def _last(chains: _Chains, options: FirewallOptions) -> None:
         for interface in options.exempt_interfaces:
             chains.add("LAST", f"-o {interface} -j RETURN")
         for interface in options.job_interfaces:
+            # Podman's own rules may be in a table of nftables, where accepting doesn't lift another table's policy.
+            verdict = "ACCEPT" if "podman" in interface else "RETURN"
+            replies = "-m conntrack --ctstate RELATED,ESTABLISHED"
+            chains.add("LAST", f"-o {interface} {replies} -j {verdict}")
             chains.add("LAST", f"-o {interface} -m conntrack ! --ctstate DNAT -j DROP")
+            if verdict == "ACCEPT":
+                chains.add("LAST", f"-o {interface} -j ACCEPT")
+                chains.add("LAST", f"-i {interface} -j ACCEPT")
     for bridge in options.routed_bridges:
         chains.add("LAST", f"-i {bridge} -j ACCEPT")
 

@@ -36,7 +36,7 @@ _LEGACY_TABLES = {"ipv4": "/proc/net/ip_tables_names", "ipv6": "/proc/net/ip6_ta
 #: Rules by table and chain, in the spelling of ``iptables-save`` without ``-A CHAIN``.
 Tables = dict[str, dict[str, list[str]]]
 Run = Callable[..., Any]
-Read = Callable[[str], str | None]
+Read = Callable[[str], Any]
 
 
 class Failed(Exception):
@@ -574,6 +574,11 @@ def differences(plan: Plan) -> list[str]:
     ]
 
 
+def say(text: str, stream: Any = None) -> None:
+    """A line for the journal, or for who called."""
+    (stream or sys.stdout).write(f"{text}\n")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program."""
     command = arguments[0] if arguments else ""
@@ -583,12 +588,12 @@ def main(arguments: Sequence[str]) -> int:
     given = len(arguments) == 3 and arguments[1] == "--path"
     path = arguments[2] if given else PATH
     if command not in ("apply", "check", "remove") or not (given or len(arguments) == 1):
-        print("usage: apply|check|remove [--path FILE]", file=sys.stderr)
+        say("usage: apply|check|remove [--path FILE]", sys.stderr)
         return 2
     try:
         data = json.loads(read(path) or "")
     except ValueError:
-        print(f"{path}: no JSON is there", file=sys.stderr)
+        say(f"{path}: no JSON is there", sys.stderr)
         return 2
     if command == "remove":
         data = emptied(data)
@@ -596,20 +601,20 @@ def main(arguments: Sequence[str]) -> int:
         with locked(data["owner"]):
             plan = make_plan(data, run, read, [sys.executable, "-I", os.path.abspath(__file__), "canonical"])
             for family, table, chain in plan.missing:
-                print(f"{family}: {table} has no chain {chain}; its hook is left out")
+                say(f"{family}: {table} has no chain {chain}; its hook is left out")
             shown = differences(plan)
             for line in shown[:50]:
-                print(line)
+                say(line)
             if len(shown) > 50:
-                print(f"and {len(shown) - 50} more")
+                say(f"and {len(shown) - 50} more")
             if command == "check":
                 return 1 if plan.steps else 0
             carry_out(data, plan, run, read)
     except (Failed, OSError) as error:
-        print(error, file=sys.stderr)
+        say(str(error), sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -247,7 +247,7 @@ def _nothing_for_a_directory(given: Mapping[str, Any], where: str) -> None:
 def _apart(plan: Sequence[Mapping[str, Any]]) -> None:
     seen: dict[str, str] = {}
     for volume in plan:
-        for path in {volume["path"], volume["directory"] or volume["path"]}:
+        for path in dict.fromkeys((volume["path"], volume["directory"] or volume["path"])):
             if path in seen:
                 raise InputError(
                     f"{volume['variable']}.path", path, f"a path of its own; volume {seen[path]} has it"

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bridge_info
 short_description: Bridges, routes and address ranges of a host and its containers, and what is in each other's way
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Looks at the network namespace of the host and at those of named containers, all side by side.
   - Names every overlap of ranges with both sides, every bridge whose packets a filter drops, and every place

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: overlay_info
 short_description: What overlayfs really does at a path, found by trying
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - For each path, mounts overlays on a scratch directory there and tries what engines do all day. Tries the same
     in a user namespace of the given users, with fuse-overlayfs if it is installed, and with mapped ids.

@@ -37,6 +37,9 @@ lab() {
     systemd-run --quiet --unit "lab-host-$port" --collect python3 -m http.server --bind :: --directory /sys/class/net "$port"
   done
   local name port
+  for port in 8080 9090; do
+    until python3 -c "import socket; socket.create_connection(('localhost', $port))" 2>/dev/null; do sleep 0.1; done
+  done
   for name in lan metadata provider internet; do
     for port in 8080 9090; do
       until ip netns exec "$name" python3 -c "import socket; socket.create_connection(('localhost', $port))" 2>/dev/null; do sleep 0.1; done
