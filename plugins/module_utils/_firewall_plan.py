@@ -147,6 +147,7 @@ def _guard(chains: _Chains, options: FirewallOptions) -> None:
 
 def _host(chains: _Chains, options: FirewallOptions) -> None:
     """What jobs reach of the host itself: nothing but a ping, what IPv6 needs, and the ports allowed."""
+    chains.add("INPUT", "-i lo -j RETURN")
     chains.add("INPUT", "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN")
     _of_jobs(chains, "INPUT", "HOST", options)
     chains.add("HOST", "-p icmp -m icmp --icmp-type 8 -j RETURN", (4,))

@@ -36,6 +36,7 @@ _OPTIONS = (
     "cpus",
     "memory",
     "pids",
+    "disk",
     "bip",
     "address_pools",
     "mtu",
@@ -50,6 +51,7 @@ _OPTIONS = (
 )
 _MEMORY_MINIMUM = 128 << 20
 _PIDS_MINIMUM = 64
+_DISK_MINIMUM = 1 << 30
 
 
 def plan_runners(
@@ -112,6 +114,9 @@ def _one(
             ),
             "pids": _optional(
                 value("pids"), lambda pids: _whole(pids, f"{where}.pids", _PIDS_MINIMUM, 4194304)
+            ),
+            "disk_bytes": _optional(
+                value("disk"), lambda size: parse_size(size, f"{where}.disk", _DISK_MINIMUM)
             ),
         },
         "inner_daemon": _inner_daemon(where, value),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def preflight_verdict(
     runners: Sequence[Mapping[str, Any]] = (),
     daemon: Mapping[str, Any] | None = None,
     engine_version: str | None = None,
+    volumes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a host can carry of a plan.
 
@@ -34,6 +36,7 @@ def preflight_verdict(
     :param supported: operating systems to versions.
     :param runners: the plan of the runners.
     :param daemon: the configuration of the host's engine.
+    :param volumes: where volumes will be mounted; what lies there before isn't where data will be.
     :returns: ``modes`` (every mode of the table: possible, reasons) and ``refusals`` (sentences; empty if all fits).
     """
     verdicts = judge_modes(facts, sorted(MODES), supported=supported, engine_version=engine_version or None)
@@ -42,16 +45,26 @@ def preflight_verdict(
         for name in modes
         for reason in verdicts[name]["reasons"]
     ]
-    if daemon and daemon.get("data-root") in facts["paths"]:
-        root = facts["paths"][daemon["data-root"]]
+    root = facts["paths"].get((daemon or {}).get("data-root"))
+    if root and not _waits_for_a_volume(root, volumes):
         refusals += _refused(judge_data_root, root, "docker_data_root", engine_content=True)
     roots = _runner_roots(facts, runners)
     for variable, (name, answer) in roots.items():
+        if _waits_for_a_volume(answer, volumes):
+            continue
         refusals += _refused(judge_data_root, answer, variable, owner="runner", name=name)
     refusals += _refused(judge_apart, {variable: answer for variable, (_name, answer) in roots.items()})
     refusals += _overlapping(facts, runners, daemon or {})
     refusals += _too_large(facts, runners)
     return {"modes": verdicts, "refusals": refusals}
+
+
+def _waits_for_a_volume(facts: Mapping[str, Any], volumes: Sequence[str]) -> bool:
+    """Whether a path is on a volume that isn't mounted yet."""
+    return any(
+        posixpath.commonpath([str(facts["path"]), volume]) == volume and facts["mount_point"] != volume
+        for volume in volumes
+    )
 
 
 def _runner_roots(

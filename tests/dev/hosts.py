@@ -209,7 +209,20 @@ def remove(names: Sequence[str]) -> None:
     for name in names:
         container = container_name(name)
         podman("rm", "-f", "-t", "0", "-v", "-i", container)
-        podman("volume", "rm", "-f", *(f"{container}-{key}" for key in VOLUMES), check=False)
+        remove_volumes([f"{container}-{key}" for key in VOLUMES])
+
+
+def remove_volumes(names: Sequence[str]) -> None:
+    """Remove volumes with what roles have made of them: directories that nobody can write to, disks attached from files."""
+    release = (
+        'for disk in "$1"/*.img; do losetup -j "$disk" -nO NAME | xargs -r losetup -d; done;'
+        ' chattr -f -i "$1"/* "$1"/*/*'
+    )
+    for name in names:
+        place = podman("volume", "inspect", "--format", "{{.Mountpoint}}", name, check=False).strip()
+        if place.startswith("/"):
+            run(root_command(["sh", "-c", release, "sh", place]), check=False)
+    podman("volume", "rm", "-f", *names, check=False)
 
 
 def remove_all() -> None:
@@ -217,8 +230,7 @@ def remove_all() -> None:
     mine = f"label={LABEL}={CHECKOUT}"
     for container in podman("ps", "-a", "-q", "--filter", mine).split():
         podman("rm", "-f", "-t", "0", "-v", container)
-    for volume in podman("volume", "ls", "-q", "--filter", mine).split():
-        podman("volume", "rm", "-f", volume)
+    remove_volumes(podman("volume", "ls", "-q", "--filter", mine).split())
     for image in image_names():
         drop_name(image)
 

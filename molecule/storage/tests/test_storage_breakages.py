@@ -20,10 +20,13 @@ SETTINGS = """\
 folder=/var/lib/matryoshka/disk/runners/ci
 volume=var-lib-matryoshka-disk.mount
 guard=/etc/systemd/system/docker.service.d/50-storage.conf
-# Change a flag of the empty mount point, which the volume hides.
+# Set the flags of the empty mount point, which the volume hides: 0x10 is "immutable" (FS_IOC_SETFLAGS).
 beneath() {
-  mkdir -p /run/beneath && mount --bind /var/lib/matryoshka /run/beneath &&
-    chattr "$1" /run/beneath/disk && umount /run/beneath
+  mkdir -p /run/beneath && mount --bind /var/lib/matryoshka /run/beneath
+  python3 -c 'import fcntl, os, struct, sys
+place = os.open("/run/beneath/disk", os.O_RDONLY)
+fcntl.ioctl(place, 0x40086602, struct.pack("l", int(sys.argv[1], 0)))' "$1"
+  umount /run/beneath
 }
 """
 

@@ -148,6 +148,8 @@ def _limits(fields: Fields) -> Limits:
     cpus = fields.limit("cpus", 0.01, "CPUs", whole=False)
     memory = fields.limit("memory_bytes", 6 * 1024 * 1024, "bytes")
     pids = fields.limit("pids", 1, "processes")
+    # A project quota of the host's file system keeps it; the program has nothing to do for it.
+    fields.limit("disk_bytes", 1 << 20, "bytes")
     fields.finish()
     return Limits(cpus, None if memory is None else int(memory), None if pids is None else int(pids))
 

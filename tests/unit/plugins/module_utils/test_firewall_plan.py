@@ -170,9 +170,10 @@ def test_jobs_are_known_by_their_bridges_and_by_the_engines_ranges() -> None:
 
 
 def test_replies_go_back_before_anything_is_judged() -> None:
-    for chain in ("FORWARD", "INPUT"):
-        found = rules(plan(host_bridges=[]), chain)
-        assert found[0] == "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+    replies = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+    assert rules(plan(host_bridges=[]), "FORWARD")[0] == replies
+    # The host speaks to itself from the address of its bridge, too.
+    assert rules(plan(host_bridges=[]), "INPUT")[:2] == ["-i lo -j RETURN", replies]
 
 
 def test_environments_are_apart_unless_told_otherwise() -> None:

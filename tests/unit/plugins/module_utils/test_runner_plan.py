@@ -43,7 +43,7 @@ def test_a_name_is_enough() -> None:
     (runner,) = plan({"name": "ci"})
     assert runner["directory"] == "/var/lib/matryoshka/runners/ci"
     assert runner["agent"] == {"name": "local", "queue": "/var/lib/matryoshka/queue"}
-    assert runner["limits"] == {"cpus": None, "memory_bytes": None, "pids": 8192}
+    assert runner["limits"] == {"cpus": None, "memory_bytes": None, "pids": 8192, "disk_bytes": None}
     assert runner["inner_daemon"]["bip"] == "172.22.0.1/16"
     assert runner["mode"]["privileged"] is True
 
@@ -56,12 +56,13 @@ def test_a_runner_wins_over_the_role() -> None:
             "cpus": 1.5,
             "memory": "4G",
             "pids": "",
+            "disk": "20G",
             "mtu": 1400,
             "daemon": {"debug": True},
         }
     )
     assert runner["cache"] == "none"
-    assert runner["limits"] == {"cpus": 1.5, "memory_bytes": 4 << 30, "pids": None}
+    assert runner["limits"] == {"cpus": 1.5, "memory_bytes": 4 << 30, "pids": None, "disk_bytes": 20 << 30}
     assert runner["inner_daemon"]["mtu"] == 1400
     assert runner["inner_daemon"]["debug"] is True
 
@@ -85,6 +86,8 @@ def test_a_runner_wins_over_the_role() -> None:
         ({"cpus": True}, "runner_runners[ci].cpus: True"),
         ({"pids": 1}, "a whole number from 64 to 4194304"),
         ({"pids": "1.5"}, "runner_runners[ci].pids"),
+        ({"disk": "much"}, "runner_runners[ci].disk: 'much' is refused"),
+        ({"disk": "10M"}, "runner_runners[ci].disk"),
         ({"memroy": "1G"}, "did you mean memory?"),
         ({"directory": "data"}, "runner_runners[ci].directory: 'data' is refused; allowed: an absolute path"),
         ({"directory": "/"}, "an absolute path below /"),

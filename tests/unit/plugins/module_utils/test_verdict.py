@@ -148,3 +148,23 @@ def test_an_engine_that_refuses_privileged_here() -> None:
     answers["capabilities"]["missing"] = ["CAP_SYS_RESOURCE"]
     assert "unable to apply caps" in refusals(answers, version="20.10.24")
     assert refusals(answers, version="26.1.5") == ""
+
+
+def test_what_lies_under_a_volume_that_is_to_be_mounted_is_no_matter() -> None:
+    answer = facts()
+    answer["paths"]["/var/lib/docker"] = path("/var/lib/docker", filesystem="overlay", mount_point="/")
+
+    def refused(*volumes: str) -> list[str]:
+        told = preflight_verdict(
+            answer, modes=[], supported=SUPPORTED, daemon={"data-root": "/var/lib/docker"}, volumes=volumes
+        )
+        return list(told["refusals"])
+
+    assert "docker_data_root" in refused()[0]
+    assert refused("/var/lib/docker") == []
+    assert refused("/var/lib") == []
+    assert refused("/var/lib/dock") != []
+    answer["paths"]["/var/lib/docker"] = path(
+        "/var/lib/docker", filesystem="overlay", mount_point="/var/lib/docker"
+    )
+    assert refused("/var/lib/docker") != []

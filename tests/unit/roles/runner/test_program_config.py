@@ -45,7 +45,7 @@ WRONG = [
     (("limits", "memory_bytes"), "2G", "limits.memory_bytes: '2G'", "whole number"),
     (("limits", "memory_bytes"), 1024, "limits.memory_bytes: 1024", "at least 6.29146e+06 bytes"),
     (("limits", "pids"), True, "limits.pids: True", "at least 1 processes"),
-    (("limits", "disk"), 1, "limits.disk: 1", "one of the keys cpus, memory_bytes, pids"),
+    (("limits", "disk"), 1, "limits.disk: 1", "one of the keys cpus, disk_bytes, memory_bytes, pids"),
     (("environment_variables", "A-B"), "x", "environment_variables.A-B", "letters, digits and _"),
     (("mounts",), ["cache:/cache"], "mounts: 'cache:/cache'", "/source:/target"),
     (("mounts",), "/a:/b", "mounts: '/a:/b'", "a list of texts"),
