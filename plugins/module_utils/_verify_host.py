@@ -36,6 +36,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_network im
     check_mtu,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_runner_files import CONFIGS
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_storage import on_missing_volume
 
 LOW = 0.05
 UNIT_CHECKS = 6
@@ -192,6 +193,8 @@ def check_files(report: Report, expect: Expect, seen: Observed) -> None:
     }
     for item in expect.files:
         path, view = str(item["path"]), seen.files.get(str(item["path"]))
+        if view is None and on_missing_volume(report, path):
+            continue
         subject = f"file {path}"
         if not report.check(
             view is not None, "file_missing", subject, f"{path} isn't there", f"{SITE}: it writes the file"

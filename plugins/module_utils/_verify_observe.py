@@ -227,14 +227,16 @@ def _observe_engine(expect: Expect, seen: Observed, ask: Ask, pool: ThreadPoolEx
     modes = {str(one["name"]): one.get("mode") or {} for one in expect.runners}
     mounts = parse_mountinfo(seen.mountinfo)
     ours = [one for one in seen.containers if LABEL in (one.get("Labels") or {})]
-    seen.environments = [
-        one
-        for one in pool.map(
-            lambda item: _environment(item, path, modes.get(item["Labels"][LABEL], {}), ask, mounts),
-            ours,
+    try:
+        found = list(
+            pool.map(
+                lambda item: _environment(item, path, modes.get(item["Labels"][LABEL], {}), ask, mounts), ours
+            )
         )
-        if one is not None
-    ]
+    except NoAnswer as error:
+        seen.engine = EngineView(error=str(error))
+        return
+    seen.environments = [one for one in found if one is not None]
     seen.engine = engine.result()
     seen.storage = read_storage(seen.engine, View(), seen.mountinfo, mounts)
     seen.data_root = os.path.realpath(str(expect.engine_config.get("data-root") or "/var/lib/docker"))

@@ -24,6 +24,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
     Observed,
     Report,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_storage import on_missing_volume
 
 #: What of :mod:`_data_root_judge` is a finding here; the rest is told by the checks of storage, holders and mounts.
 _FAULTS = (
@@ -88,11 +89,7 @@ def check_roots(report: Report, expect: Expect, seen: Observed) -> None:
 
 def _told(report: Report, root: Mapping[str, Any], code: str) -> bool:
     """Whether the checks of the planned volumes have said the same."""
-    below = f"volume {root['path']}/"
-    return code == "not_mounted" and any(
-        one.code == "volume_unmounted" and below.startswith(f"{one.subject.rstrip('/')}/")
-        for one in report.findings
-    )
+    return code == "not_mounted" and on_missing_volume(report, root["path"])
 
 
 def _check_holders(report: Report, expect: Expect, seen: Observed, root: Mapping[str, Any]) -> None:

@@ -97,6 +97,15 @@ def check_volumes(report: Report, expect: Expect, seen: Observed) -> None:
     _check_quotas(report, found)
 
 
+def on_missing_volume(report: Report, path: str) -> bool:
+    """Whether ``path`` should be on a volume that :func:`check_volumes` didn't find in its place."""
+    return any(
+        one.code in ("volume_unmounted", "volume_mount")
+        and f"volume {path}/".startswith(f"{one.subject.rstrip('/')}/")
+        for one in report.findings
+    )
+
+
 def _check_directory(report: Report, volume: Mapping[str, Any], subject: str) -> None:
     report.check(
         not volume["steps"] and not volume["refusals"],

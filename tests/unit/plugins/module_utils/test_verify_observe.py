@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils import _verify_observe as observing
 from ansible_collections.matryoshka.host.plugins.module_utils._bridge_info import Seen
 from ansible_collections.matryoshka.host.plugins.module_utils._bridge_read import Namespace
+from ansible_collections.matryoshka.host.plugins.module_utils._systemd import UnitState
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_docker import NoAnswer
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     EngineView,
     Environment,
@@ -19,6 +22,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_model impo
     Observed,
 )
 
+ACTIVE = UnitState("docker.service", load_state="loaded", active_state="active")
 OUTER = Firewall(backend="nf_tables", chains={"nat": {"DOCKER": ["outer"]}})
 INNER = Firewall(backend="nf_tables", chains={"nat": {"DOCKER": ["inner"]}})
 
@@ -95,3 +99,29 @@ def test_units_of_templates_timers_and_engines_are_asked_for() -> None:
         "d.mount",
         "c.service",
     ]
+
+
+class Silent:
+    """A daemon that lists its containers, and fails when it is asked about one."""
+
+    def __init__(self, status: int | None) -> None:
+        self.status = status
+
+    def __call__(self, path: str, url: str, *, root: str = "/", timeout: float = 5.0) -> Any:
+        if url.startswith("/containers/json"):
+            return [{"Id": "0123", "Labels": {"matryoshka.runner": "ci"}}]
+        if url.startswith("/containers/"):
+            raise NoAnswer(f"{url} answers {self.status}: no such file", self.status)
+        return [] if url == "/networks" else {"DockerRootDir": "/nowhere"}
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, None), (500, "answers 500"), (None, "answers None")])
+def test_an_engine_that_knows_a_container_and_cannot_tell_of_it_is_silent(
+    status: int | None, error: str | None
+) -> None:
+    seen = Observed(units={"docker.service": ACTIVE})
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        observing._observe_engine(Expect.read({"engine": {"name": "docker"}}), seen, Silent(status), pool)
+    assert seen.environments == []
+    assert (seen.engine.error is None) == (error is None)
+    assert error is None or error in str(seen.engine.error)

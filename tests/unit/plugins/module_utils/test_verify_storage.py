@@ -205,6 +205,15 @@ def test_a_root_on_a_volume_that_is_not_mounted_is_told_once() -> None:
     assert [one.code for one in host.report().findings] == ["volume_unmounted", "not_mounted"]
 
 
+def test_files_on_a_volume_that_is_not_mounted_are_not_told_one_by_one() -> None:
+    host = host_with_volume()
+    change(host, path="/var/lib/matryoshka", mounted=False)
+    host.seen.files["/var/lib/matryoshka/runners/ci/.matryoshka"] = None
+    assert [one.code for one in host.report().findings] == ["volume_unmounted"]
+    host.seen.files["/usr/local/sbin/matryoshka"] = None
+    assert [one.code for one in host.report().findings] == ["volume_unmounted", "file_missing"]
+
+
 def test_units_of_volumes_are_checked_as_others_are() -> None:
     host = host_with_volume(
         units=[{"name": UNIT, "content": CONTENT, "state": "started", "enabled": True}],
