@@ -27,6 +27,8 @@ SITE = "run playbooks/site.yml again"
 ENGINE_UNITS = {"docker": "docker.service"}
 #: What an engine's unit needs to start, and what is started with it.
 ENGINE_COMPANIONS = {"docker": ("docker.socket", "containerd.service")}
+#: The label by which a container is a runner's environment.
+LABEL = "matryoshka.runner"
 ENGINE_SOCKETS = {"docker": "/run/docker.sock"}
 
 
@@ -289,7 +291,7 @@ class Environment:
 
     @property
     def runner(self) -> str | None:
-        return self.labels.get("matryoshka.runner")
+        return self.labels.get(LABEL)
 
     @property
     def state(self) -> dict[str, Any]:

@@ -60,6 +60,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel imp
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     ENGINE_COMPANIONS,
+    LABEL,
     Disk,
     EngineView,
     Environment,
@@ -95,7 +96,6 @@ SYSCTLS = (
     "user/max_cgroup_namespaces",
     "user/max_user_namespaces",
 )
-LABEL = "matryoshka.runner"
 
 
 def unit_names(expect: Expect) -> list[str]:

@@ -19,6 +19,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_environmen
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     ENGINE_COMPANIONS,
+    LABEL,
     SITE,
     Expect,
     Observed,
@@ -167,10 +168,9 @@ def _check_stranger(report: Report, root: Mapping[str, Any], one: Mapping[str, A
 
 
 def _check_stopped(report: Report, seen: Observed) -> None:
-    """Containers that don't run and would have a root mounted if somebody started them."""
-    known = {one.inspect.get("Id") for one in seen.environments}
+    """Containers that don't run and would have a root mounted if somebody started them; not environments."""
     for container in seen.containers:
-        if container.get("State") == "running" or container.get("Id") in known:
+        if container.get("State") == "running" or LABEL in (container.get("Labels") or {}):
             continue
         name = str((container.get("Names") or ["?"])[0]).lstrip("/")
         for mount in container.get("Mounts") or []:

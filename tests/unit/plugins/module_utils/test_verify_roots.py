@@ -163,6 +163,17 @@ CASES: dict[str, tuple[Change, set[str], str]] = {
         set(),
         "",
     ),
+    "an environment that doesn't run is told of as such": (
+        lambda host: host.seen.containers.append(
+            {
+                **STOPPED,
+                "Labels": {"matryoshka.runner": "ci"},
+                "Mounts": [{"Source": "/var/lib/matryoshka/runners/ci/data", "RW": True}],
+            }
+        ),
+        set(),
+        "",
+    ),
     "a container that runs is seen in the kernel": (
         lambda host: host.seen.containers.append(
             {**STOPPED, "State": "running", "Mounts": [{"Source": "/", "RW": True}]}
