@@ -41,7 +41,7 @@ def answer(params: Mapping[str, Any], check: bool, run: Runner, view: View | Non
     :raises HostError: a module that can't be loaded, or a setting that the kernel hasn't or refuses.
     """
     view = view or View()
-    owner, modules, sysctls = _checked(params)
+    owner, modules, sysctls = check_settings(params)
     files = _config_files.plan(_config_files.parse(_files(owner, modules, sysctls, view)))
     loading = [name for name in modules if not _loaded(name, view)]
     if not check:
@@ -74,7 +74,11 @@ def paths(owner: str) -> tuple[str, str]:
     return f"/etc/sysctl.d/60-{owner}.conf", f"/etc/modules-load.d/{owner}.conf"
 
 
-def _checked(params: Mapping[str, Any]) -> tuple[str, list[str], dict[str, str]]:
+def check_settings(params: Mapping[str, Any]) -> tuple[str, list[str], dict[str, str]]:
+    """The module's parameters as owner, modules and settings.
+
+    :raises InputError: a name that can't be one, or a value that isn't one line.
+    """
     owner = str(params["owner"])
     if not _OWNER.match(owner):
         raise InputError("owner", owner, "lowercase letters, digits and hyphens, a letter first")

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Runner
+from ansible_collections.matryoshka.host.plugins.module_utils._device_chain import BTRFS
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState, Usage
 
 _INO_LOOKUP, _FS_INFO = 0xD0009412, 0x8400941F
 _FIRST_INODE = 256
-_LIMIT_REFERENCED = 1
+_LIMIT_REFERENCED, _LIMIT_EXCLUSIVE = 1, 2
 _USED = ("referenced", "rsv_data", "rsv_meta_pertrans", "rsv_meta_prealloc")
-_SYSFS = "/sys/fs/btrfs"
 
 
 class Trees(Protocol):
@@ -42,12 +42,20 @@ class Ioctls:
         """The id of the subvolume whose top ``path`` is; None if it is a directory within one."""
         if os.stat(path).st_ino != _FIRST_INODE:
             return None
-        found = _ioctl(path, _INO_LOOKUP, struct.pack("=QQ4080s", 0, _FIRST_INODE, b""))
-        return int(struct.unpack_from("=Q", found)[0])
+        return subvolume_of(path)
 
     def filesystem(self, path: str) -> str:
         """The UUID of the file system."""
         return str(uuid.UUID(bytes=_ioctl(path, _FS_INFO, bytes(1024))[16:32]))
+
+
+def subvolume_of(path: str) -> int:
+    """The id of the subvolume that a directory is in.
+
+    :raises OSError: it isn't there, or isn't on btrfs.
+    """
+    found = _ioctl(path, _INO_LOOKUP, struct.pack("=QQ4080s", 0, _FIRST_INODE, b""))
+    return int(struct.unpack_from("=Q", found)[0])
 
 
 def _ioctl(path: str, request: int, argument: bytes) -> bytes:
@@ -79,39 +87,65 @@ class Accounting:
         return QuotaState(True, True, why)
 
 
+@dataclass(frozen=True)
+class Group:
+    """What a subvolume uses and is held to; None is no limit.
+
+    ``used`` is what it refers to with what is being written. The sum is what ``fs/btrfs/qgroup.c`` holds against
+    the limit; what is referred to alone lags by a commit.
+    """
+
+    used: int
+    limit: int | None
+    exclusive: int | None
+    exclusive_limit: int | None
+
+
+def groups_folder(filesystem: str) -> str:
+    """Where sysfs has the quota groups of the file system with this UUID. Older kernels: only while they are on."""
+    return f"{BTRFS}/{filesystem}/qgroups"
+
+
 def accounting(view: View, filesystem: str) -> Accounting:
     """What the file system with this UUID counts."""
-    folder = f"{_SYSFS}/{filesystem}/qgroups"
-    if not view.exists(folder) or (view.text(f"{folder}/enabled") or "1").strip() == "0":
+    folder = groups_folder(filesystem)
+    if not view.exists(folder):
         return Accounting("")
     # Linux before 6.7 doesn't say the mode and knows one only.
     mode = (view.text(f"{folder}/mode") or "qgroup").strip()
-    return Accounting(
-        "" if mode == "disabled" else mode, (view.text(f"{folder}/inconsistent") or "0").strip() == "0"
+    if mode == "disabled" or (view.text(f"{folder}/enabled") or "1").strip() == "0":
+        mode = ""
+    return Accounting(mode, (view.text(f"{folder}/inconsistent") or "0").strip() == "0")
+
+
+def group(view: View, filesystem: str, subvolume: int) -> Group | None:
+    """The quota group of a subvolume; None if it isn't counted."""
+    folder = f"{groups_folder(filesystem)}/0_{subvolume}"
+    if not view.exists(folder):
+        return None
+
+    def number(name: str) -> int | None:
+        text = (view.text(f"{folder}/{name}") or "").strip()
+        return int(text) if text.isdecimal() else None
+
+    flags = number("limit_flags") or 0
+    return Group(
+        used=sum(number(name) or 0 for name in _USED),
+        limit=number("max_referenced") if flags & _LIMIT_REFERENCED else None,
+        exclusive=number("exclusive"),
+        exclusive_limit=number("max_exclusive") if flags & _LIMIT_EXCLUSIVE else None,
     )
 
 
 def usage(view: View, filesystem: str, subvolume: int) -> Usage | None:
-    """What a subvolume refers to with what is being written, and its limit; None if it isn't counted.
-
-    The sum is what ``fs/btrfs/qgroup.c`` holds against the limit; what is referred to alone lags by a commit.
-    """
-    folder = f"{_SYSFS}/{filesystem}/qgroups/0_{subvolume}"
-    if not view.exists(folder):
-        return None
-
-    def number(name: str) -> int:
-        text = (view.text(f"{folder}/{name}") or "0").strip()
-        return int(text) if text.isdecimal() else 0
-
-    limited = number("limit_flags") & _LIMIT_REFERENCED
-    limits = Limits(bytes=number("max_referenced") if limited else 0)
-    return Usage(subvolume, sum(number(name) for name in _USED), 0, limits)
+    """What a subvolume uses, and its limit; None if it isn't counted."""
+    found = group(view, filesystem, subvolume)
+    return None if found is None else Usage(subvolume, found.used, 0, Limits(bytes=found.limit or 0))
 
 
 def simple_possible(view: View) -> bool:
     """Whether the kernel has simple quotas (Linux 6.7)."""
-    return view.exists(f"{_SYSFS}/features/simple_quota")
+    return view.exists(f"{BTRFS}/features/simple_quota")
 
 
 def enable(run: Runner, path: str, simple: bool) -> None:

@@ -154,11 +154,19 @@ def quota_state(device: str | None, mount_point: str, filesystem: str = "") -> Q
     """What the kernel says of project quotas on a mounted file system (XFS, ext4)."""
     if filesystem not in ("xfs", "ext4", ""):
         return QuotaState(False, False, f"{filesystem} has no project quotas")
-    state = _State(version=1)
     try:
-        _quotactl(device, mount_point, _GET_STATE, 0, state)
+        return read_quota_state(device, mount_point)
     except OSError as error:
         return QuotaState(False, False, _why(error))
+
+
+def read_quota_state(device: str | None, mount_point: str) -> QuotaState:
+    """The same of any file system that may have project quotas.
+
+    :raises OSError: the kernel doesn't say.
+    """
+    state = _State(version=1)
+    _quotactl(device, mount_point, _GET_STATE, 0, state)
     accounted, enforced = bool(state.flags & _ACCOUNTED), bool(state.flags & _ENFORCED)
     why = "" if enforced else "limits are not enforced" if accounted else "not switched on"
     return QuotaState(accounted, enforced, why)
@@ -169,12 +177,17 @@ def get_project_quota(device: str | None, project: int, mount_point: str | None 
 
     :raises OSError: quotas aren't on.
     """
+    return find_project_quota(device, project, mount_point) or Usage(project)
+
+
+def find_project_quota(device: str | None, project: int, mount_point: str | None = None) -> Usage | None:
+    """The same; None for one that the file system doesn't know, as XFS says before anything is charged to it."""
     record = _Record()
     try:
         _quotactl(device, mount_point, _GET_QUOTA, project, record)
     except OSError as error:
         if error.errno == errno.ENOENT:
-            return Usage(project)
+            return None
         raise
     return _usage(record)
 

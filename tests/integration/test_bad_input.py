@@ -216,6 +216,53 @@ CASES = {
         runner(mounts=["/run/docker.sock:/run/docker.sock"]),
         ("runner_runners[ci].mounts: '/run/docker.sock:/run/docker.sock' is refused", "root on the host"),
     ),
+    "allowed name": Bad(
+        {"network_allow": ["10.0.0.5", "mirror.example.org"]},
+        ("network_allow[1]: 'mirror.example.org' is refused; allowed: an address or a network",),
+    ),
+    "everything allowed": Bad(
+        {"network_allow": ["0.0.0.0/0"]},
+        ("network_allow[0]: '0.0.0.0/0' is refused", "network_isolation: false"),
+    ),
+    "allowed port that is none": Bad(
+        {"network_allow": [{"to": "10.0.0.5", "ports": [70000]}]},
+        ("network_allow[0].ports: 70000 is refused; allowed: a list of ports from 1 to 65535",),
+    ),
+    "user that the host hasn't": Bad(
+        {"network_users": ["nobody-knows"]},
+        ("network_users[0]: 'nobody-knows' is refused; allowed: a user that the host has",),
+    ),
+    "host bridge that is a job's": Bad(
+        {"network_host_bridges": ["docker0"]},
+        ("network_host_bridges[0]: 'docker0' is refused; allowed: a bridge that isn't",),
+    ),
+    "reserved ranges that overlap": Bad(
+        {"network_reserved_ranges": ["10.1.0.0/16", "10.1.4.0/24"]},
+        ("network_reserved_ranges", "10.1.4.0/24", "10.1.0.0/16"),
+    ),
+    "reserved ranges that leave no room": Bad(
+        {"network_reserved_ranges": ["172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16"]},
+        ("network_reserved_ranges", "missing"),
+    ),
+    "IPv6 range that is too small": Bad({"network_ipv6": "fd00::/120"}, ("network_ipv6", "fd00::/120")),
+    "MTU that is none": Bad(
+        {"network_mtu": "jumbo"},
+        ("network_mtu: 'jumbo' is refused; allowed: auto, or a whole number from 576 to 65535",),
+    ),
+    "kernel setting that is no name": Bad(
+        {"network_sysctls": {"net ipv4": 1}},
+        ("sysctls: 'net ipv4' is refused; allowed: names of kernel settings",),
+    ),
+    "disk limit without a volume": Bad(
+        runner(disk="20G"), ("runner_runners[ci].disk", "a folder on a volume of storage_volumes")
+    ),
+    "device that isn't there": Bad(
+        {"storage_volumes": [{"name": "ci", "path": "/srv/ci", "device": {"serial": "no-such-disk"}}]},
+        ("storage_volumes[ci].device", "no-such-disk"),
+    ),
+    "volume without a place": Bad(
+        {"storage_volumes": [{"name": "ci", "path": "/srv/ci"}]}, ("storage_volumes[ci]", "device")
+    ),
     "unknown agent": Bad(
         runner(agent="jenkins"),
         ("runner_runners[ci].agent: 'jenkins' is refused; allowed: one of command, local",),

@@ -247,6 +247,20 @@ def test_ranges_are_planned_around_what_the_site_reserves(lab: Lab) -> None:
     assert outer["ipv6"] is True and inner["ipv6"] is True
 
 
+def test_every_level_has_the_mtu_of_the_way_out(lab: Lab) -> None:
+    assert lab.sh("cat /sys/class/net/docker0/mtu").strip() == "1420"
+    assert lab.site.inside("ci", "cat /sys/class/net/eth0/mtu /sys/class/net/docker0/mtu").split() == [
+        "1420",
+        "1420",
+    ]
+    lab.site.inside("ci", "docker network create later")
+    made = lab.site.inside(
+        "ci", "docker run --rm --network later busybox:local /bin/busybox cat /sys/class/net/eth0/mtu"
+    )
+    assert made.strip() == "1420"
+    lab.site.inside("ci", "docker network rm later")
+
+
 def test_podmans_jobs_are_kept_apart_too(lab: Lab) -> None:
     lab.sh(
         "tar -chC / bin/busybox | podman import - busybox:local >/dev/null 2>&1;"

@@ -1,82 +1,109 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Quotas: what the kernel's structures say, and what is asked for."""
+"""Quotas: what of the kernel's answers is told, and what is asked for."""
 
 from __future__ import annotations
 
 import errno
-import struct
+import os
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils import _data_root_quota as quotas
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_quota import Quota
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Mount, parse_mountinfo
+from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState, Usage
 from hypothesis import given
 from hypothesis import strategies as st
 from support.sysfs_tree import Tree
 
 UUID = "7f5b8d0e-1111-4222-8333-444455556666"
-SIZES = st.integers(min_value=0, max_value=1 << 50)
+Answer = TypeVar("Answer")
+SIZES = st.integers(min_value=0, max_value=1 << 60)
 
 
 def mount(filesystem: str = "xfs", options: str = "rw,prjquota") -> Mount:
     return parse_mountinfo(f"1 0 8:1 / /data rw - {filesystem} /dev/sda1 {options}\n")[0]
 
 
-def state(flags: int) -> bytes:
-    """A ``struct fs_quota_statv``, as ``linux/dqblk_xfs.h`` has it."""
-    head = struct.pack("=bBHI", 1, 0, flags, 3)
-    files = b"".join(struct.pack("=QQII", inode, 8, 1, 0) for inode in (131, 132, 133))
-    return (head + files + struct.pack("=iiiHHiHHI", 604800, 604800, 604800, 0, 0, 0, 0, 0, 0)).ljust(
-        512, b"\0"
-    )
+ON, UNENFORCED, OFF = QuotaState(True, True), QuotaState(True, False), QuotaState(False, False)
 
 
-def charged(blocks: int, inodes: int, hard: int = 0, soft: int = 0, inodes_hard: int = 0) -> bytes:
-    """A ``struct fs_disk_quota``; blocks are of 512 bytes."""
-    head = struct.pack("=bBHI", 1, 2, 0, 42)
-    return (head + struct.pack("=QQQQQQ", hard, soft, inodes_hard, 0, blocks, inodes)).ljust(512, b"\0")
+class Kernel:
+    """Answers of project 42; a number is the errno of a call that fails."""
+
+    def __init__(
+        self,
+        state: QuotaState | int = ON,
+        usage: Usage | int | None = errno.EIO,
+        project: tuple[int, bool] | int = (42, True),
+    ) -> None:
+        self.state, self.usage, self.project = state, usage, project
+
+    def project_of(self, file: str | int) -> tuple[int, bool]:
+        assert file == "/data"
+        return answer(self.project)
+
+    def read_quota_state(self, device: str | None, mount_point: str) -> QuotaState:
+        assert (device, mount_point) == ("/dev/sda1", "/data")
+        return answer(self.state)
+
+    def find_project_quota(
+        self, device: str | None, project: int, mount_point: str | None = None
+    ) -> Usage | None:
+        assert (device, project, mount_point) == ("/dev/sda1", 42, "/data")
+        return answer(self.usage)
 
 
-def kernel(state_answer: bytes | int, quota_answer: bytes | int = errno.EIO) -> quotas.Ask:
-    def ask(command: int, project: int, room: int) -> bytes | int:
-        if command == 0x5808:
-            return state_answer
-        assert (command, project) == (0x5803, 42)
-        return quota_answer
-
-    return ask
+def answer(given: Answer | int) -> Answer:
+    if isinstance(given, int):
+        raise OSError(given, os.strerror(given))
+    return given
 
 
-ON, UNENFORCED, USERS_ONLY = 0x30, 0x10, 0x03
+def read(kernel: Kernel, found_on: Mount | None = None) -> Quota:
+    return quotas.read_quota(View(), "/data", found_on or mount(), kernel)
 
 
 @pytest.mark.parametrize(
-    ("filesystem", "options", "flags", "wanted"),
+    ("filesystem", "options", "state", "wanted"),
     [
         ("xfs", "rw,prjquota", ON, (True, True, True, True)),
         ("xfs", "rw,pqnoenforce", UNENFORCED, (True, False, True, False)),
-        ("xfs", "rw,usrquota", USERS_ONLY, (False, False, False, False)),
+        ("xfs", "rw,usrquota", OFF, (False, False, False, False)),
         ("ext4", "rw,prjquota", ON, (True, True, True, False)),
         ("ext4", "rw", UNENFORCED, (True, False, False, False)),
+        ("f2fs", "rw,prjquota", ON, (True, True, True, False)),
     ],
 )
-def test_state(filesystem: str, options: str, flags: int, wanted: tuple[bool, ...]) -> None:
-    found = quotas.project_quota(mount(filesystem, options), (0, False), kernel(state(flags)))
+def test_state(filesystem: str, options: str, state: QuotaState, wanted: tuple[bool, ...]) -> None:
+    found = read(Kernel(state, project=(0, False)), mount(filesystem, options))
     assert (found.accounted, found.enforced, found.requested, found.overlay2_size) == wanted
     assert (found.kind, found.project, found.error, found.used) == ("project", 0, None, None)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ESRCH, errno.EPERM])
 def test_a_kernel_that_gives_no_state(number: int) -> None:
-    found = quotas.project_quota(mount(), (42, True), kernel(number))
+    found = read(Kernel(number))
     assert (found.error, found.accounted, found.requested) == (errno.errorcode[number], False, True)
+    assert (found.project, found.inherited) == (42, True)
+
+
+def test_projects_that_nobody_counts() -> None:
+    """The kernel isn't asked for figures."""
+    assert read(Kernel(OFF)) == Quota(kind="project", requested=True, project=42, inherited=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTTY, errno.ENOENT])
+def test_a_directory_without_a_project(number: int) -> None:
+    found = read(Kernel(project=number))
+    assert (found.project, found.inherited, found.enforced, found.used) == (None, None, True, None)
 
 
 def test_used_and_limits() -> None:
-    answer = charged(20480, 7, hard=40960, soft=30720, inodes_hard=100)
-    found = quotas.project_quota(mount(), (42, True), kernel(state(ON), answer))
+    usage = Usage(42, 10 << 20, 7, Limits(20 << 20, 100, 15 << 20))
+    found = read(Kernel(usage=usage))
     assert found == Quota(
         kind="project",
         accounted=True,
@@ -93,29 +120,20 @@ def test_used_and_limits() -> None:
     )
 
 
-@pytest.mark.parametrize(("number", "error"), [(errno.ENOENT, None), (errno.EPERM, "EPERM")])
-def test_a_project_without_figures(number: int, error: str | None) -> None:
-    found = quotas.project_quota(mount(), (42, True), kernel(state(ON), number))
+@pytest.mark.parametrize(("usage", "error"), [(None, None), (errno.EPERM, "EPERM")])
+def test_a_project_without_figures(usage: int | None, error: str | None) -> None:
+    found = read(Kernel(usage=usage))
     assert (found.error, found.used, found.limit, found.enforced) == (error, None, None, True)
 
 
-@given(SIZES, SIZES, SIZES, SIZES)
-def test_figures_are_what_the_kernel_says(blocks: int, inodes: int, hard: int, soft: int) -> None:
-    found = quotas.project_quota(
-        mount(), (42, True), kernel(state(ON), charged(blocks, inodes, hard, soft, inodes_hard=soft))
-    )
-    assert (found.used, found.inodes_used) == (blocks * 512, inodes)
-    assert (found.limit or 0, found.soft_limit or 0, found.inodes_limit or 0) == (
-        hard * 512,
-        soft * 512,
-        soft,
-    )
-
-
-def test_the_structures_have_the_kernel_s_size() -> None:
-    assert quotas._STATE.size == 8 + 3 * 24 + 32
-    assert quotas._QUOTA.size == 112
-    assert quotas._XATTR.size == 28
+@given(SIZES, SIZES, SIZES, SIZES, SIZES, SIZES)
+def test_figures_are_what_the_kernel_says(
+    used: int, inodes: int, hard: int, soft: int, inodes_hard: int, inodes_soft: int
+) -> None:
+    found = read(Kernel(usage=Usage(42, used, inodes, Limits(hard, inodes_hard, soft, inodes_soft))))
+    assert (found.used, found.inodes_used) == (used, inodes)
+    assert (found.limit, found.soft_limit) == (hard or None, soft or None)
+    assert (found.inodes_limit, found.inodes_soft_limit) == (inodes_hard or None, inodes_soft or None)
 
 
 @pytest.mark.parametrize("filesystem", ["tmpfs", "overlay", "zfs", "nfs4"])
@@ -154,6 +172,9 @@ def btrfs(tmp_path: Path) -> Tree:
         ("max_referenced", "20971520"),
         ("max_exclusive", "0"),
         ("limit_flags", "1"),
+        ("rsv_data", "4096"),
+        ("rsv_meta_pertrans", "512"),
+        ("rsv_meta_prealloc", "64"),
     ):
         tree.write(f"{groups}/0_257/{name}", text + "\n")
     return tree
@@ -175,7 +196,7 @@ def test_a_quota_group(btrfs: Tree) -> None:
         requested=True,
         inconsistent=False,
         qgroup="0/257",
-        used=12599296,
+        used=12599296 + 4096 + 512 + 64,
         limit=20971520,
         exclusive_used=12582912,
     )
@@ -197,11 +218,24 @@ def test_quota_groups_that_are_off_or_wrong(btrfs: Tree) -> None:
     btrfs.write(f"/sys/fs/btrfs/{UUID}/qgroups/enabled", "0")
     btrfs.write(f"/sys/fs/btrfs/{UUID}/qgroups/inconsistent", "1")
     found = btrfs_quota(btrfs)
-    assert (found.enforced, found.inconsistent) == (False, True)
+    assert (found.accounted, found.enforced, found.requested, found.inconsistent) == (
+        False,
+        False,
+        False,
+        True,
+    )
 
 
-def test_a_subvolume_without_a_group(btrfs: Tree) -> None:
-    found = btrfs_quota(btrfs, SUBVOLUME.replace("257", "300"))
+@pytest.mark.parametrize(("mode", "counted"), [("qgroup", True), ("squota", True), ("disabled", False)])
+def test_modes_of_quota_groups(btrfs: Tree, mode: str, counted: bool) -> None:
+    btrfs.write(f"/sys/fs/btrfs/{UUID}/qgroups/mode", f"{mode}\n")
+    found = btrfs_quota(btrfs)
+    assert (found.accounted, found.enforced, found.limit) == (counted, counted, 20971520)
+
+
+@pytest.mark.parametrize("subvolume", ["subvolid=300", "subvolid=x", "subvol=/data"])
+def test_a_subvolume_without_a_group(btrfs: Tree, subvolume: str) -> None:
+    found = btrfs_quota(btrfs, f"rw,{subvolume}")
     assert (found.enforced, found.qgroup, found.used) == (True, None, None)
 
 

@@ -7,12 +7,15 @@ import ctypes
 import errno
 import fcntl
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils import _quotactl as quotactl
 from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState, Usage
+from hypothesis import given
+from hypothesis import strategies as st
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "quota"
 GET_QUOTA, SET_LIMITS, GET_STATE, GET_NEXT = 0x580302, 0x580402, 0x580802, 0x580902
@@ -83,6 +86,38 @@ def test_the_state(recorded: Recorded) -> None:
 
 def test_a_project_that_nobody_uses(recorded: Recorded) -> None:
     assert quotactl.get_project_quota("/dev/nvme3n1", 77, "/") == Usage(77)
+    # ext4 answers with zeroes.
+    found = quotactl.find_project_quota("/dev/nvme3n1", 77, "/")
+    assert found == (None if recorded.answers["unknown"] == errno.ENOENT else Usage(77))
+
+
+def test_figures_that_are_refused(recorded: Recorded) -> None:
+    recorded.answers["quota"] = errno.EPERM
+    for ask in (quotactl.get_project_quota, quotactl.find_project_quota):
+        with pytest.raises(OSError, match="Operation not permitted"):
+            ask("/dev/nvme3n1", 65536, "/")
+
+
+@given(*[st.integers(min_value=0, max_value=1 << 50)] * 6)
+def test_figures_are_what_the_kernel_says(
+    hard: int, soft: int, inodes_hard: int, inodes_soft: int, blocks: int, inodes: int
+) -> None:
+    """A ``struct fs_disk_quota``, as ``linux/dqblk_xfs.h`` has it; blocks are of 512 bytes."""
+    library = Recorded("xfs")
+    head = struct.pack("=bBHI", 1, 2, 0, 65536)
+    figures = struct.pack("=QQQQQQ", hard, soft, inodes_hard, inodes_soft, blocks, inodes)
+    library.answers["quota"] = (head + figures).ljust(112, b"\0").hex()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quotactl, "_libc", lambda: library)
+        found = quotactl.find_project_quota("/dev/nvme3n1", 65536, "/")
+    limits = Limits(hard * 512, inodes_hard, soft * 512, inodes_soft)
+    assert found == Usage(65536, blocks * 512, inodes, limits)
+
+
+def test_the_structures_have_the_kernel_s_size() -> None:
+    assert ctypes.sizeof(quotactl._State) == 8 + 3 * 24 + 32 + 48
+    assert ctypes.sizeof(quotactl._Record) == 112
+    assert quotactl._FSXATTR.size == 28
 
 
 def test_projects_are_found_upwards(recorded: Recorded) -> None:
