@@ -100,7 +100,7 @@ def identity(view: View, name: str) -> dict[str, Any]:
     A loop device's serial is the path of its backing file.
     """
     directory = view.real(f"/sys/class/block/{name}")
-    number = _integer(view, f"{directory}/partition")
+    number = view.integer(f"{directory}/partition")
     disk_directory = os.path.dirname(directory) if number is not None else directory
     disk = os.path.basename(disk_directory)
     kind = _kind(view, disk_directory, disk)
@@ -108,29 +108,29 @@ def identity(view: View, name: str) -> dict[str, Any]:
     paths = view.names(f"{disk_directory}/slaves") if kind == "multipath" else []
     body = view.real(f"/sys/class/block/{paths[0]}") if paths else disk_directory
     attached = os.path.basename(body)
-    udev = _udev(view, _word(view, f"{body}/dev"))
-    backing = _word(view, f"{disk_directory}/loop/backing_file")
-    size = _integer(view, f"{directory}/size")
+    udev = _udev(view, view.word(f"{body}/dev"))
+    backing = view.word(f"{disk_directory}/loop/backing_file")
+    size = view.integer(f"{directory}/size")
     found = {
         "name": name,
         "path": "/dev/" + name.replace("!", "/"),
-        "number": _word(view, f"{directory}/dev"),
+        "number": view.word(f"{directory}/dev"),
         "kind": "partition" if number is not None else kind,
         "disk": disk,
         "partition": number,
         "partition_label": _uevent(view, directory).get("PARTNAME"),
         "size_bytes": (size or 0) * SECTOR,
         "transport": _transport(view, body, attached),
-        "vendor": _word(view, f"{body}/device/vendor") if kind in ("disk", "multipath", "rom") else None,
+        "vendor": view.word(f"{body}/device/vendor") if kind in ("disk", "multipath", "rom") else None,
         "model": _model(view, body, udev),
         "serial": _serial(view, body, udev) or backing,
         "wwn": _wwn(view, body, udev),
         "rotational": _flag(view, f"{disk_directory}/queue/rotational"),
         "removable": _flag(view, f"{disk_directory}/removable"),
         "read_only": _flag(view, f"{directory}/ro") or _flag(view, f"{disk_directory}/ro"),
-        "logical_block_bytes": _integer(view, f"{disk_directory}/queue/logical_block_size"),
-        "physical_block_bytes": _integer(view, f"{disk_directory}/queue/physical_block_size"),
-        "mapper_name": _word(view, f"{disk_directory}/dm/name"),
+        "logical_block_bytes": view.integer(f"{disk_directory}/queue/logical_block_size"),
+        "physical_block_bytes": view.integer(f"{disk_directory}/queue/physical_block_size"),
+        "mapper_name": view.word(f"{disk_directory}/dm/name"),
         "backing_file": backing,
     }
     return {**found, "ids": ids(found)}
@@ -165,10 +165,10 @@ def _plain(text: str) -> str:
 
 
 def _kind(view: View, directory: str, disk: str) -> str:
-    uuid = _word(view, f"{directory}/dm/uuid")
+    uuid = view.word(f"{directory}/dm/uuid")
     if uuid is not None or view.exists(f"{directory}/dm"):
         return _DM_KINDS.get((uuid or "").partition("-")[0], "mapper")
-    if _word(view, f"{directory}/device/type") == _SCSI_ROM:
+    if view.word(f"{directory}/device/type") == _SCSI_ROM:
         return "rom"
     return next((kind for pattern, kind in _KINDS_BY_NAME if pattern.match(disk)), "disk")
 
@@ -180,7 +180,7 @@ def _transport(view: View, directory: str, disk: str) -> str | None:
     for pattern, transport in _BY_PATH:
         if pattern.search(directory):
             # A disk behind a SAS controller may speak SATA; the vendor is then the layer's own name.
-            ata = transport in ("sas", "scsi") and _word(view, f"{directory}/device/vendor") == "ATA"
+            ata = transport in ("sas", "scsi") and view.word(f"{directory}/device/vendor") == "ATA"
             return "sata" if ata else transport
     return None
 
@@ -189,7 +189,7 @@ def _model(view: View, directory: str, udev: Mapping[str, str]) -> str | None:
     for key in ("ID_MODEL_ENC", "ID_MODEL"):
         if udev.get(key):
             return _decoded(udev[key])
-    return _word(view, f"{directory}/device/model")
+    return view.word(f"{directory}/device/model")
 
 
 def _serial(view: View, directory: str, udev: Mapping[str, str]) -> str | None:
@@ -197,8 +197,8 @@ def _serial(view: View, directory: str, udev: Mapping[str, str]) -> str | None:
         if udev.get(key):
             return udev[key].strip()
     return (
-        _word(view, f"{directory}/serial")
-        or _word(view, f"{directory}/device/serial")
+        view.word(f"{directory}/serial")
+        or view.word(f"{directory}/device/serial")
         or _page80(view.text(f"{directory}/device/vpd_pg80"))
     )
 
@@ -211,7 +211,7 @@ def _page80(text: str | None) -> str | None:
 def _wwn(view: View, directory: str, udev: Mapping[str, str]) -> str | None:
     if udev.get("ID_WWN"):
         return udev.get("ID_WWN_WITH_EXTENSION") or udev["ID_WWN"]
-    wwid = _word(view, f"{directory}/wwid") or _word(view, f"{directory}/device/wwid")
+    wwid = view.word(f"{directory}/wwid") or view.word(f"{directory}/device/wwid")
     if wwid and wwid.startswith("naa."):
         return "0x" + wwid.removeprefix("naa.")
     return wwid
@@ -239,15 +239,6 @@ def _decoded(text: str) -> str:
     return plain.strip()
 
 
-def _word(view: View, path: str) -> str | None:
-    return (view.text(path) or "").strip() or None
-
-
-def _integer(view: View, path: str) -> int | None:
-    text = _word(view, path) or ""
-    return int(text) if re.match(r"^\d+$", text, re.ASCII) else None
-
-
 def _flag(view: View, path: str) -> bool | None:
-    number = _integer(view, path)
+    number = view.integer(path)
     return None if number is None else bool(number)

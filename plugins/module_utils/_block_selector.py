@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._block_identity import TRANSPORTS
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._options import check_options
 from ansible_collections.matryoshka.host.plugins.module_utils._sizes import parse_size, show_size
 
 BY_ID = "/dev/disk/by-id/"
@@ -60,9 +61,7 @@ class Selector:
         name = str(given.get("name") or "").strip()
         if not name:
             raise InputError(f"{place}.name", value.get("name"), "what its owner calls the device")
-        unknown = sorted(set(given) - _KEYS)
-        if unknown:
-            raise InputError(f"{name}.{unknown[0]}", given[unknown[0]], "one of " + ", ".join(sorted(_KEYS)))
+        check_options(given, sorted(_KEYS), name)
         if not any(key in given and (key, given[key]) != ("empty", False) for key in _IDENTIFYING):
             allowed = "at least one of " + ", ".join(_IDENTIFYING)
             raise InputError(name, _shown(given), allowed)

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
-from ansible_collections.matryoshka.host.plugins.module_utils._mounts import MEMORY, NATIVE, NETWORK, UNION
+from ansible_collections.matryoshka.host.plugins.module_utils._mounts import (
+    MEMORY,
+    NATIVE,
+    NETWORK,
+    UNION,
+    within,
+)
 
 ALLOWED = f"a directory on {', '.join(NATIVE[:-1])} or {NATIVE[-1]} that is empty, absent or already ours"
 
@@ -68,17 +74,13 @@ def judge_apart(roots: Mapping[str, Mapping[str, Any]]) -> None:
                 (facts["stat_device"], facts["inode"]) == (taken["stat_device"], taken["inode"])
             )
             first, second = str(taken["real_path"]), str(facts["real_path"])
-            if inode or _within(first, second) or _within(second, first):
+            if inode or within(first, second) or within(second, first):
                 raise InputError(
                     label,
                     facts["path"],
                     f"a directory of its own; {other} has {taken['path']!r}, and two engines on one data root destroy it",
                 )
         done.append((label, facts))
-
-
-def _within(outer: str, inner: str) -> bool:
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
 def _article(kind: str) -> str:

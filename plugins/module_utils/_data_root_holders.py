@@ -25,7 +25,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._data_root_process
     parent,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
-from ansible_collections.matryoshka.host.plugins.module_utils._mounts import UNION, Mount, MountTable
+from ansible_collections.matryoshka.host.plugins.module_utils._mounts import UNION, Mount, MountTable, within
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel import Lock, unit_of
 
 _FILES = re.compile(r"\.(?:db|lock|sql)(?: \(deleted\))?$")
@@ -113,10 +113,10 @@ def sights(root: Root, table: MountTable, space: Namespace) -> list[Sight]:
         if mount.device != root.device:
             continue
         part = None
-        if _within(mount.root, root.inner):
+        if within(mount.root, root.inner):
             path = posixpath.join(mount.mount_point, posixpath.relpath(root.inner, mount.root))
             path = posixpath.normpath(path)
-        elif _within(root.inner, mount.root):
+        elif within(root.inner, mount.root):
             part, path = posixpath.relpath(mount.root, root.inner), mount.mount_point
             if _OWN_BUSINESS.match(part):
                 continue
@@ -275,7 +275,3 @@ def _head(view: View, pid: int, owner: Owner, owners: Owners) -> int:
         if (view.text(f"/proc/{current}/comm") or "").strip() in ENGINES:
             head = current
     return head
-
-
-def _within(outer: str, inner: str) -> bool:
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")

@@ -9,8 +9,6 @@ and ``FS_IOC_GETFSLABEL``, else the superblock; ``/etc/fstab`` and systemd's mou
 
 from __future__ import annotations
 
-import fcntl
-import os
 import posixpath
 import re
 import uuid
@@ -18,9 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ansible_collections.matryoshka.host.plugins.module_utils._device_chain import BLOCK, btrfs_uuid
+from ansible_collections.matryoshka.host.plugins.module_utils._directory_ioctl import ask_directory
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
-from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Mount, MountTable
+from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Mount, MountTable, within
 
 ALLOWED = "a mount point (an absolute path), UUID=..., LABEL=..., or the path of a block device (/dev/...)"
 UNITS = "/etc/systemd/system"
@@ -82,7 +81,7 @@ def missing_plan(plans: Iterable[Planned], real: str, mounts: MountTable) -> str
     here = mount.mount_point if mount else "/"
     for plan in plans:
         point = posixpath.normpath(plan.mount_point)
-        if _within(point, real) and not _within(point, here):
+        if within(point, real) and not within(point, here):
             return f"{plan.told_by} has {plan.source} on {point}, and it isn't mounted"
     return None
 
@@ -165,23 +164,11 @@ def _same_uuid(found: str | None, wanted: str) -> bool:
 
 def _ioctl(path: str, request: int, room: int) -> bytes | None:
     try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return ask_directory(path, request, bytes(room))
     except OSError:
         return None
-    try:
-        buffer = bytearray(room)
-        fcntl.ioctl(directory, request, buffer, True)
-        return bytes(buffer)
-    except OSError:
-        return None
-    finally:
-        os.close(directory)
 
 
 def _unescape(text: str) -> str:
     """Text of fstab (octal) or of udev's links (hexadecimal) as it was meant."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16) if found[1] else int(found[2], 8)), text)
-
-
-def _within(outer: str, inner: str) -> bool:
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")

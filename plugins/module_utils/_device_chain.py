@@ -172,34 +172,34 @@ def _layer(
 
 
 def _queue(view: View, queue: str) -> dict[str, Any]:
-    scheduler = _word(view, f"{queue}/scheduler")
+    scheduler = view.word(f"{queue}/scheduler")
     chosen = _BRACKETS.search(scheduler or "")
-    cache = _word(view, f"{queue}/write_cache")
-    discard = _integer(view, f"{queue}/discard_max_bytes")
+    cache = view.word(f"{queue}/write_cache")
+    discard = view.integer(f"{queue}/discard_max_bytes")
     return {
         "scheduler": chosen[1] if chosen else scheduler,
         "schedulers": (scheduler or "").replace("[", "").replace("]", "").split(),
-        "read_ahead_kb": _integer(view, f"{queue}/read_ahead_kb"),
+        "read_ahead_kb": view.integer(f"{queue}/read_ahead_kb"),
         "discard": None if discard is None else discard > 0,
-        "discard_granularity": _integer(view, f"{queue}/discard_granularity"),
+        "discard_granularity": view.integer(f"{queue}/discard_granularity"),
         "write_cache": {"write back": "back", "write through": "through"}.get(cache or "", cache),
-        "zoned": _word(view, f"{queue}/zoned"),
-        "logical_block_bytes": _integer(view, f"{queue}/logical_block_size"),
-        "physical_block_bytes": _integer(view, f"{queue}/physical_block_size"),
+        "zoned": view.word(f"{queue}/zoned"),
+        "logical_block_bytes": view.integer(f"{queue}/logical_block_size"),
+        "physical_block_bytes": view.integer(f"{queue}/physical_block_size"),
     }
 
 
 def _raid(view: View, directory: str) -> dict[str, Any] | None:
     """State of an md device (the kernel's Documentation/admin-guide/md.rst)."""
-    level = _word(view, f"{directory}/md/level")
+    level = view.word(f"{directory}/md/level")
     if level is None:
         return None
     return {
         "level": level,
-        "state": _word(view, f"{directory}/md/array_state"),
-        "devices": _integer(view, f"{directory}/md/raid_disks"),
-        "missing": _integer(view, f"{directory}/md/degraded") or 0,
-        "action": _word(view, f"{directory}/md/sync_action"),
+        "state": view.word(f"{directory}/md/array_state"),
+        "devices": view.integer(f"{directory}/md/raid_disks"),
+        "missing": view.integer(f"{directory}/md/degraded") or 0,
+        "action": view.word(f"{directory}/md/sync_action"),
     }
 
 
@@ -226,7 +226,7 @@ def _pool(kind: str, name: str, devices: Sequence[str], size: int | None = None)
 
 
 def _size(view: View, devices: Iterable[str]) -> int:
-    return sum((_integer(view, f"{BLOCK}/{name}/size") or 0) * SECTOR for name in devices)
+    return sum((view.integer(f"{BLOCK}/{name}/size") or 0) * SECTOR for name in devices)
 
 
 def _kind_of_disk(layer: Mapping[str, Any]) -> str:
@@ -236,12 +236,3 @@ def _kind_of_disk(layer: Mapping[str, Any]) -> str:
     if transport in ("nvme", "virtio", "ram"):
         return str(transport)
     return {True: "rotating", False: "ssd", None: "unknown"}[layer["rotational"]]
-
-
-def _word(view: View, path: str) -> str | None:
-    return (view.text(path) or "").strip() or None
-
-
-def _integer(view: View, path: str) -> int | None:
-    text = _word(view, path) or ""
-    return int(text) if text.isdecimal() else None

@@ -26,6 +26,15 @@ class View:
         except (OSError, ValueError):
             return None
 
+    def word(self, path: str) -> str | None:
+        """The content of a file of one line, without the space around it; None for an empty one too."""
+        return (self.text(path) or "").strip() or None
+
+    def integer(self, path: str) -> int | None:
+        """The number, not below 0, that a file holds and nothing else; None if it isn't one."""
+        text = self.word(path) or ""
+        return int(text) if text.isascii() and text.isdecimal() else None
+
     def names(self, path: str) -> list[str]:
         """The sorted names in a directory."""
         try:

@@ -28,6 +28,11 @@ NATIVE = ("ext4", "xfs", "btrfs", "zfs", "ext3", "f2fs", "bcachefs")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
+def within(outer: str, inner: str) -> bool:
+    """Whether the path ``inner`` is ``outer`` or below it."""
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
 @dataclass(frozen=True)
 class Mount:
     """One line of mountinfo. ``device`` is ``major:minor``, ``root`` the path within the file system."""

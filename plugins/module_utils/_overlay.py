@@ -11,7 +11,7 @@ import pwd
 import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import SEARCH_PATH, Runner
@@ -21,6 +21,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._host_paths import
     describe_location,
     describe_mount,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._host_system import subordinate_ranges
 from ansible_collections.matryoshka.host.plugins.module_utils._modes import MODES, mode
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Disks, MountTable
 from ansible_collections.matryoshka.host.plugins.module_utils._overlay_drivers import (
@@ -139,17 +140,7 @@ def account(user: str, view: View) -> dict[str, Any]:
     }
 
 
-def subordinate_ranges(text: str, name: str, uid: int) -> list[tuple[int, int]]:
-    """First id and count of each range that subuid(5) or subgid(5) gives a user, by name or number."""
-    found = []
-    for line in text.splitlines():
-        fields = line.strip().split(":")
-        if len(fields) == 3 and fields[0] in (name, str(uid)) and fields[1].isdigit() and fields[2].isdigit():
-            found.append((int(fields[1]), int(fields[2])))
-    return found
-
-
-def id_map(own: int, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+def id_map(own: int, ranges: Iterable[Sequence[int]]) -> list[tuple[int, int, int]]:
     """As rootless engines map: root inside is the user, from 1 on come the subordinate ids."""
     mapped = [(0, own, 1)]
     inside = 1

@@ -9,7 +9,6 @@ btrfs-quota(8), btrfs-qgroup(8).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import uuid
@@ -18,6 +17,7 @@ from typing import Protocol
 
 from ansible_collections.matryoshka.host.plugins.module_utils._command import CommandError, Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._device_chain import BTRFS
+from ansible_collections.matryoshka.host.plugins.module_utils._directory_ioctl import ask_directory
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._quotactl import Limits, QuotaState, Usage
 
@@ -46,7 +46,7 @@ class Ioctls:
 
     def filesystem(self, path: str) -> str:
         """The UUID of the file system."""
-        return str(uuid.UUID(bytes=_ioctl(path, _FS_INFO, bytes(1024))[16:32]))
+        return str(uuid.UUID(bytes=ask_directory(path, _FS_INFO, bytes(1024))[16:32]))
 
 
 def subvolume_of(path: str) -> int:
@@ -54,18 +54,8 @@ def subvolume_of(path: str) -> int:
 
     :raises OSError: it isn't there, or isn't on btrfs.
     """
-    found = _ioctl(path, _INO_LOOKUP, struct.pack("=QQ4080s", 0, _FIRST_INODE, b""))
+    found = ask_directory(path, _INO_LOOKUP, struct.pack("=QQ4080s", 0, _FIRST_INODE, b""))
     return int(struct.unpack_from("=Q", found)[0])
-
-
-def _ioctl(path: str, request: int, argument: bytes) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    answer = bytearray(argument)
-    try:
-        fcntl.ioctl(descriptor, request, answer)
-    finally:
-        os.close(descriptor)
-    return bytes(answer)
 
 
 @dataclass(frozen=True)
@@ -125,8 +115,7 @@ def group(view: View, filesystem: str, subvolume: int) -> Group | None:
         return None
 
     def number(name: str) -> int | None:
-        text = (view.text(f"{folder}/{name}") or "").strip()
-        return int(text) if text.isdecimal() else None
+        return view.integer(f"{folder}/{name}")
 
     flags = number("limit_flags") or 0
     return Group(

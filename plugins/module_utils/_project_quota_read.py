@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _project_quota_btrfs as btrfs
@@ -109,27 +109,19 @@ class Reader:
         return Project(place.path, place.id, project_name(self.owner, place.path))
 
     def _project(self, path: str, mount: Mount, contents: bool) -> Place:
-        exists = os.path.exists(path)
-        device = self._disks.device(mount)
-        state = self._state(mount, device)
-        present = self._id(path) if exists and mount.filesystem in BY_PROJECT else (0, False)
+        place = self._bare(path, mount)
+        state = self._state(mount, place.device)
+        present = self._id(path) if place.exists and place.by_project else (0, False)
         above = os.path.dirname(path)
         parent = self._id(above)[0] if present[0] and path != mount.mount_point else 0
         registered = self.registry.owned(self.owner).get(path)
         usage = content = None
         if state.accounting and registered is not None and present == (registered.id, True):
-            usage = self.kernel.get_project_quota(device, registered.id, mount.mount_point)
-        elif contents and exists and state.accounting:
+            usage = self.kernel.get_project_quota(place.device, registered.id, mount.mount_point)
+        elif contents and place.exists and state.accounting:
             content = self._content(path)
-        return Place(
-            path=path,
-            exists=exists,
-            empty=not (exists and os.listdir(path)),
-            filesystem=mount.filesystem,
-            mount_point=mount.mount_point,
-            device=device,
-            size=self._size(mount),
-            block=_block(mount.mount_point),
+        return replace(
+            place,
             state=state,
             registered=registered,
             id=present[0],
@@ -140,14 +132,28 @@ class Reader:
         )
 
     def _btrfs(self, path: str, mount: Mount, contents: bool) -> Place:
-        exists = os.path.exists(path)
+        place = self._bare(path, mount)
         filesystem = self._trees.filesystem(mount.mount_point)
         counting = btrfs.accounting(self.view, filesystem)
-        subvolume = self._trees.subvolume(path) if exists else None
+        subvolume = self._trees.subvolume(path) if place.exists else None
         usage = None
         if subvolume is not None and counting.mode:
             usage = btrfs.usage(self.view, filesystem, subvolume)
-        content = self._content(path) if contents and exists and usage is None else None
+        content = self._content(path) if contents and place.exists and usage is None else None
+        return replace(
+            place,
+            state=counting.state,
+            registered=self.registry.owned(self.owner).get(path),
+            subvolume=subvolume,
+            simple=counting.mode == "squota" or (not counting.mode and btrfs.simple_possible(self.view)),
+            stale=bool(counting.mode) and not counting.consistent,
+            usage=usage,
+            content=content,
+        )
+
+    def _bare(self, path: str, mount: Mount) -> Place:
+        """What is so whether quotas are counted or not."""
+        exists = os.path.exists(path)
         return Place(
             path=path,
             exists=exists,
@@ -157,13 +163,7 @@ class Reader:
             device=self._disks.device(mount),
             size=self._size(mount),
             block=_block(mount.mount_point),
-            state=counting.state,
-            registered=self.registry.owned(self.owner).get(path),
-            subvolume=subvolume,
-            simple=counting.mode == "squota" or (not counting.mode and btrfs.simple_possible(self.view)),
-            stale=bool(counting.mode) and not counting.consistent,
-            usage=usage,
-            content=content,
+            state=QuotaState(False, False),
         )
 
     def _state(self, mount: Mount, device: str | None) -> QuotaState:
@@ -178,9 +178,9 @@ class Reader:
 
     def _size(self, mount: Mount) -> int:
         """Of the disk, since the file system shows a directory with a quota the quota as its size."""
-        sectors = (self.view.text(f"/sys/dev/block/{mount.device}/size") or "0").strip()
+        sectors = self.view.integer(f"/sys/dev/block/{mount.device}/size") or 0
         status = os.statvfs(mount.mount_point)
-        return max(int(sectors) * 512 if sectors.isdecimal() else 0, status.f_blocks * status.f_frsize)
+        return max(sectors * 512, status.f_blocks * status.f_frsize)
 
     def _content(self, path: str) -> Usage:
         walked = tree.measure(path)

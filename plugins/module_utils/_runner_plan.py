@@ -9,7 +9,6 @@ roots, processors) is in :mod:`_preflight`.
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._networks import (
     daemon_ranges,
     overlaps,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._options import check_options
 from ansible_collections.matryoshka.host.plugins.module_utils._sizes import parse_size
 
 CACHES = ("none", "persistent")
@@ -86,11 +86,7 @@ def plan_runners(
 def _one(
     name: str, where: str, given: Mapping[str, Any], defaults: Mapping[str, Any], images: Mapping[str, str]
 ) -> dict[str, Any]:
-    for key in given:
-        if key not in _OPTIONS:
-            near = difflib.get_close_matches(str(key), _OPTIONS, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"{where}.{key}", given[key], "one of " + ", ".join(_OPTIONS) + hint)
+    check_options(given, _OPTIONS, where)
 
     def value(key: str) -> Any:
         return given[key] if given.get(key) is not None else defaults.get(key)
@@ -202,13 +198,13 @@ def _agent(value: Any, defaults: Mapping[str, Any], variable: str) -> dict[str, 
 
 
 def _local_agent(agent: Mapping[str, Any], defaults: Mapping[str, Any], variable: str) -> dict[str, Any]:
-    _only(agent, ("name", "queue"), variable)
+    check_options(agent, ("name", "queue"), variable)
     queue = _path(agent.get("queue") or defaults["queue"], f"{variable}.queue")
     return {"name": "local", "queue": queue}
 
 
 def _command_agent(agent: Mapping[str, Any], defaults: Mapping[str, Any], variable: str) -> dict[str, Any]:
-    _only(agent, ("name", "command"), variable)
+    check_options(agent, ("name", "command"), variable)
     command = agent.get("command")
     if not isinstance(command, Sequence) or isinstance(command, str) or not command:
         raise InputError(f"{variable}.command", command, "a list: the program and its arguments")
@@ -223,12 +219,6 @@ AGENTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any], str], dict[str
     "local": _local_agent,
     "command": _command_agent,
 }
-
-
-def _only(given: Mapping[str, Any], known: Sequence[str], variable: str) -> None:
-    for key in given:
-        if key not in known:
-            raise InputError(f"{variable}.{key}", given[key], "one of " + ", ".join(known))
 
 
 def _variables(value: Any, variable: str) -> dict[str, str]:

@@ -9,13 +9,14 @@ Pure: nothing here looks at a host. What has to be compared with the host is in
 
 from __future__ import annotations
 
-import difflib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._mounts import within
+from ansible_collections.matryoshka.host.plugins.module_utils._options import check_options
 from ansible_collections.matryoshka.host.plugins.module_utils._sizes import parse_size
 from ansible_collections.matryoshka.host.plugins.module_utils._storage_values import (
     check_bool,
@@ -116,10 +117,6 @@ def holding(plan: Sequence[Mapping[str, Any]], path: str) -> Any:
     return max(found, key=lambda volume: len(volume["path"]), default=None)
 
 
-def within(outer: str, inner: str) -> bool:
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
-
-
 def volume_uuid(machine: str, name: str) -> str:
     """The UUID that a volume's file system is made with: always the same for a host and a name.
 
@@ -145,9 +142,7 @@ def plan_quotas(
         where = f"{variable}[{index}]"
         if not isinstance(given, Mapping) or not isinstance(given.get("path"), str):
             raise InputError(where, given, "a mapping with path, and size or inodes")
-        for key in given:
-            if key not in ("path", "size", "inodes"):
-                raise InputError(f"{where}.{key}", given[key], "one of path, size, inodes")
+        check_options(given, ("path", "size", "inodes"), where)
         size, inodes = given.get("size"), given.get("inodes")
         if size in (None, "") and inodes in (None, ""):
             raise InputError(where, dict(given), "a mapping with path, and size or inodes")
@@ -182,11 +177,7 @@ def _quota_possible(path: str, volumes: Sequence[Mapping[str, Any]], variable: s
 
 
 def _volume(name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    for key in given:
-        if key not in _OPTIONS:
-            near = difflib.get_close_matches(str(key), _OPTIONS, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"{where}.{key}", given[key], "one of " + ", ".join(_OPTIONS) + hint)
+    check_options(given, _OPTIONS, where)
     given = {key: value for key, value in given.items() if value is not None}
     path = check_path(given.get("path"), f"{where}.path")
     if path == "/" or path.strip("/") in _SYSTEM:

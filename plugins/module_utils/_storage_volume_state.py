@@ -181,25 +181,25 @@ def _sizes(view: View, name: str, path: str, mount: Mount) -> Sizes:
     below = None
     if uuid.startswith("CRYPT-"):
         below = next((_bytes(view, one) for one in view.names(f"/sys/class/block/{name}/slaves")), None)
-    number = _integer(view, f"{view.real(f'/sys/class/block/{name}')}/partition")
+    number = view.integer(f"{view.real(f'/sys/class/block/{name}')}/partition")
     return Sizes(device, told, below, _room_behind(view, name), number)
 
 
 def _room_behind(view: View, name: str) -> int | None:
     directory = view.real(f"/sys/class/block/{name}")
-    number = _integer(view, f"{directory}/partition")
+    number = view.integer(f"{directory}/partition")
     if number is None:
         return None
     disk = posixpath.dirname(directory)
     ends = []
     for other in view.names(disk):
-        start = _integer(view, f"{disk}/{other}/start")
-        if start is not None and _integer(view, f"{disk}/{other}/partition") is not None:
-            ends.append((start + (_integer(view, f"{disk}/{other}/size") or 0), other))
+        start = view.integer(f"{disk}/{other}/start")
+        if start is not None and view.integer(f"{disk}/{other}/partition") is not None:
+            ends.append((start + (view.integer(f"{disk}/{other}/size") or 0), other))
     last = max(ends, default=None)
     if last is None or last[1] != posixpath.basename(directory):
         return None
-    return ((_integer(view, f"{disk}/size") or 0) - last[0]) * SECTOR
+    return ((view.integer(f"{disk}/size") or 0) - last[0]) * SECTOR
 
 
 def read_queue(view: View, disk: str) -> dict[str, str]:
@@ -216,16 +216,11 @@ def read_queue(view: View, disk: str) -> dict[str, str]:
 
 def _discards(view: View, name: str) -> bool:
     directory = view.real(f"/sys/class/block/{name}")
-    if _integer(view, f"{directory}/partition") is not None:
+    if view.integer(f"{directory}/partition") is not None:
         directory = posixpath.dirname(directory)
-    return bool(_integer(view, f"{directory}/queue/discard_max_bytes"))
+    return bool(view.integer(f"{directory}/queue/discard_max_bytes"))
 
 
 def _bytes(view: View, name: str) -> int | None:
-    sectors = _integer(view, f"/sys/class/block/{name}/size")
+    sectors = view.integer(f"/sys/class/block/{name}/size")
     return None if sectors is None else sectors * SECTOR
-
-
-def _integer(view: View, path: str) -> int | None:
-    text = (view.text(path) or "").strip()
-    return int(text) if text.isdecimal() else None

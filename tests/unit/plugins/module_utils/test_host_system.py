@@ -104,6 +104,18 @@ def test_subordinate_ids() -> None:
     assert system.subordinate_ranges(text, "ci", 1000) == [[100000, 65536], [200000, 1000]]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ci:100000:65536\n", [[100000, 65536]]),
+        ("ci:1:2\n1000:3:4\nother:5:6\n", [[1, 2], [3, 4]]),
+        ("ci:x:2\nci:1\n#ci:1:2\n\n", []),
+    ],
+)
+def test_subordinate_ranges(text: str, expected: list[list[int]]) -> None:
+    assert system.subordinate_ranges(text, "ci", 1000) == expected
+
+
 CGROUP2 = "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 CGROUP1 = (
     "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"

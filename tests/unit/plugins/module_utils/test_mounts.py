@@ -12,6 +12,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._mounts import (
     Mount,
     MountTable,
     parse_mountinfo,
+    within,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,22 @@ def mount(number: int, parent: int, point: str, filesystem: str = "ext4", device
 
 def table(name: str) -> MountTable:
     return MountTable.parse((FIXTURES / f"{name}.mountinfo").read_text())
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "wanted"),
+    [
+        ("/", "/", True),
+        ("/", "/srv", True),
+        ("/srv", "/srv", True),
+        ("/srv", "/srv/a/b", True),
+        ("/srv/", "/srv/a", True),
+        ("/srv", "/srvx", False),
+        ("/srv/a", "/srv", False),
+    ],
+)
+def test_within(outer: str, inner: str, wanted: bool) -> None:
+    assert within(outer, inner) is wanted
 
 
 @pytest.mark.parametrize(

@@ -179,18 +179,6 @@ def test_docker_major(version: str | None, major: int | None) -> None:
     assert overlay.docker_major(version) == major
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("ci:100000:65536\n", [(100000, 65536)]),
-        ("ci:1:2\n1000:3:4\nother:5:6\n", [(1, 2), (3, 4)]),
-        ("ci:x:2\nci:1\n#ci:1:2\n\n", []),
-    ],
-)
-def test_subordinate_ranges(text: str, expected: list[tuple[int, int]]) -> None:
-    assert overlay.subordinate_ranges(text, "ci", 1000) == expected
-
-
 @given(
     st.integers(1, 60000), st.lists(st.tuples(st.integers(100000, 10**9), st.integers(0, 70000)), max_size=8)
 )

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._mounts import within
 from ansible_collections.matryoshka.host.plugins.module_utils._storage_plan import (
     holding,
     plan_quotas,
     plan_storage,
     volume_uuid,
-    within,
 )
 from hypothesis import given
 from hypothesis import strategies as st
