@@ -25,8 +25,8 @@ from ansible_collections.matryoshka.host.plugins.module_utils._data_root_holders
     stat_files,
 )
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_judge import (
+    CODES,
     DataRoot,
-    check_allow,
     judge_root,
     owner_of,
 )
@@ -55,7 +55,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._errors import Inp
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._host_paths import read_path
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Disks, Mount, MountTable
-from ansible_collections.matryoshka.host.plugins.module_utils._storage_judge import VERDICTS
+from ansible_collections.matryoshka.host.plugins.module_utils._storage_judge import VERDICTS, check_allow
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel import parse_locks
 
 _HOLDER = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
@@ -89,7 +89,7 @@ def answer(params: Mapping[str, Any], view: View | None = None) -> dict[str, Any
 
 
 def _check(params: Mapping[str, Any]) -> None:
-    check_allow(params.get("allow") or ())
+    check_allow(params.get("allow") or (), CODES)
     taken: set[str] = set()
     for number, given in enumerate(params["roots"]):
         label, path = f"roots[{number}]", str(given["path"])

@@ -14,14 +14,14 @@ from typing import Any
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_holders import Holder, Sight
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_processes import HOST_ROOTS, Owner
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_quota import Quota
-from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import MEMORY, NETWORK, UNION
 from ansible_collections.matryoshka.host.plugins.module_utils._storage_judge import (
     FULL_FRACTION,
     LOW_FRACTION,
-    VERDICTS,
     Reason,
     Verdict,
+    check_allow,
+    judge,
 )
 
 CODES: dict[str, str] = {
@@ -98,21 +98,7 @@ def judge_root(root: DataRoot, others: Iterable[DataRoot] = (), *, allow: Iterab
     :param others: the other roots, which it must not meet.
     :raises InputError: for a code in ``allow`` that isn't one of :data:`CODES`.
     """
-    allowed = check_allow(allow)
-    reasons = [reason for reason in _reasons(root, others) if reason.code not in allowed]
-    reasons.sort(key=lambda reason: -VERDICTS.index(reason.severity))
-    return Verdict(reasons[0].severity if reasons else "ok", tuple(reasons))
-
-
-def check_allow(allow: Iterable[str]) -> set[str]:
-    """``allow`` as a set.
-
-    :raises InputError: for a code that isn't known.
-    """
-    allowed = set(allow)
-    for code in sorted(allowed - set(CODES)):
-        raise InputError("allow", code, "one of " + ", ".join(CODES))
-    return allowed
+    return judge(_reasons(root, others), check_allow(allow, CODES))
 
 
 def owner_of(root: DataRoot) -> Owner | None:

@@ -20,19 +20,15 @@ from ansible_collections.matryoshka.host.plugins.module_utils._directory_ioctl i
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Mount, MountTable, within
+from ansible_collections.matryoshka.host.plugins.module_utils._storage_superblock import (
+    read as read_superblock,
+)
 
 ALLOWED = "a mount point (an absolute path), UUID=..., LABEL=..., or the path of a block device (/dev/...)"
 UNITS = "/etc/systemd/system"
 _GET_UUID = 0x80111500
 _GET_LABEL = 0x81009431
 _LABEL_ROOM = 256
-_SUPERBLOCKS = (
-    (0, b"XFSB", 32),
-    (1024 + 56, b"\x53\xef", 1024 + 0x68),
-    (65536 + 64, b"_BHRfS_M", 65536 + 32),
-)
-"""Where a superblock's magic number is, and where its UUID (XFS, ext4, btrfs)."""
-
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|([0-7]{3}))")
 
 
@@ -139,16 +135,8 @@ def filesystem_label(view: View, mount: Mount) -> str | None:
 def _superblock_uuid(view: View, mount: Mount) -> str | None:
     if not mount.source.startswith("/dev/"):
         return None
-    try:
-        with open(view.path(mount.source), "rb") as device:
-            for offset, magic, place in _SUPERBLOCKS:
-                device.seek(offset)
-                if device.read(len(magic)) == magic:
-                    device.seek(place)
-                    return str(uuid.UUID(bytes=device.read(16)))
-    except (OSError, ValueError):
-        return None
-    return None
+    superblock = read_superblock(view.path(mount.source))
+    return superblock.uuid if superblock else None
 
 
 def _same_device(view: View, mount: Mount, path: str) -> bool:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,12 +79,25 @@ def judge_storage(storage: EngineStorage, *, allow: Iterable[str] = ()) -> Verdi
 
     :raises InputError: for a code in ``allow`` that isn't one of :data:`CODES`.
     """
+    return judge(_reasons(storage), check_allow(allow, CODES))
+
+
+def check_allow(allow: Iterable[str], codes: Collection[str]) -> set[str]:
+    """``allow`` as a set.
+
+    :raises InputError: for a code that is none of ``codes``.
+    """
     allowed = set(allow)
-    for code in sorted(allowed - set(CODES)):
-        raise InputError("allow", code, "one of " + ", ".join(CODES))
-    reasons = [reason for reason in _reasons(storage) if reason.code not in allowed]
-    reasons.sort(key=lambda reason: -VERDICTS.index(reason.severity))
-    return Verdict(reasons[0].severity if reasons else "ok", tuple(reasons))
+    for code in sorted(allowed.difference(codes)):
+        raise InputError("allow", code, "one of " + ", ".join(codes))
+    return allowed
+
+
+def judge(reasons: Iterable[Reason], allowed: Collection[str]) -> Verdict:
+    """The verdict that ``reasons`` give, without those whose code is ``allowed``."""
+    counting = [reason for reason in reasons if reason.code not in allowed]
+    counting.sort(key=lambda reason: -VERDICTS.index(reason.severity))
+    return Verdict(counting[0].severity if counting else "ok", tuple(counting))
 
 
 def unmet(storage: EngineStorage, expect: Mapping[str, Any]) -> list[str]:

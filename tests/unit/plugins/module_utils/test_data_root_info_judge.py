@@ -13,7 +13,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._data_root_judge i
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_processes import Owner
 from ansible_collections.matryoshka.host.plugins.module_utils._data_root_quota import Quota
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
-from ansible_collections.matryoshka.host.plugins.module_utils._storage_judge import VERDICTS
+from ansible_collections.matryoshka.host.plugins.module_utils._storage_judge import VERDICTS, check_allow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -267,7 +267,10 @@ def test_a_container_is_told_once_with_all_its_places() -> None:
     ]
 
 
-@pytest.mark.parametrize("check", [judge.check_allow, lambda allow: judge.judge_root(root(), allow=allow)])
+@pytest.mark.parametrize(
+    "check",
+    [lambda allow: check_allow(allow, CODES), lambda allow: judge.judge_root(root(), allow=allow)],
+)
 def test_an_unknown_code_is_refused(check: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match="allow: 'absnt' is refused; allowed: one of two_holders, "):
         check(["absent", "absnt"])
