@@ -137,7 +137,7 @@ def _guard(chains: _Chains, options: FirewallOptions) -> None:
     In mangle's POSTROUTING a packet still has its job's address, and what JOB refuses has been told so already.
     """
     chains.add("GUARD", "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", table="mangle")
-    for interface in options.job_interfaces:
+    for interface in ("lo", *options.job_interfaces):
         chains.add("GUARD", f"-o {interface} -j RETURN", table="mangle")
     chains.both("GUARD", f"-m set ! --match-set {OWNER}-jobs{{v}} src -j RETURN", "mangle")
     chains.both("GUARD", f"-m set --match-set {OWNER}-allow{{v}} dst -j RETURN", "mangle")
