@@ -18,7 +18,6 @@ from ansible_collections.matryoshka.host.plugins.module_utils import (
     _netfilter,
     _netfilter_apply,
     _storage_volume,
-    _subids_apply,
     _systemd_apply,
     _verify,
 )
@@ -66,7 +65,6 @@ def kinds(run: Runner, pipe: Piper) -> dict[str, Kind]:
             _storage_volume.ARGUMENTS,
             lambda params: as_planned(_storage_volume.answer(params, run)),
         ),
-        "subids": Kind(_subids_apply.ARGUMENTS, lambda params: _subids_apply.answer(params, True)),
         "systemd_units": Kind(
             _systemd_apply.ARGUMENTS,
             lambda params: _systemd_apply.answer(params, True, run),

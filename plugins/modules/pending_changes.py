@@ -28,7 +28,7 @@ options:
         description:
           - The module's name, with or without C(matryoshka.host.) in front. One of V(config_files), V(daemon_config),
             V(environment_image), V(kernel_settings), V(netfilter_rules),
-            V(storage_volume_info), V(subids), V(systemd_units), V(verify). The last is asked without waiting.
+            V(storage_volume_info), V(systemd_units), V(verify). The last is asked without waiting.
         type: str
         required: true
       arguments:
@@ -52,7 +52,6 @@ seealso:
   - module: matryoshka.host.kernel_settings
   - module: matryoshka.host.netfilter_rules
   - module: matryoshka.host.storage_volume_info
-  - module: matryoshka.host.subids
   - module: matryoshka.host.systemd_units
   - module: matryoshka.host.verify
 """

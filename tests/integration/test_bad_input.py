@@ -244,7 +244,9 @@ CASES = {
         {"network_reserved_ranges": ["172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16"]},
         ("network_reserved_ranges", "missing"),
     ),
-    "IPv6 range that is too small": Bad({"network_ipv6": "fd00::/120"}, ("networks of /64 are missing", "no room for docker bip6")),
+    "IPv6 range that is too small": Bad(
+        {"network_ipv6": "fd00::/120"}, ("networks of /64 are missing", "no room for docker bip6")
+    ),
     "MTU that is none": Bad(
         {"network_mtu": "jumbo"},
         ("network_mtu: 'jumbo' is refused; allowed: auto, or a whole number from 576 to 65535",),
