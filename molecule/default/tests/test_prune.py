@@ -14,6 +14,9 @@ EAGER: dict[str, Any] = {
     "prune_engine_until": "1s",
     "prune_runners_until": "1s",
     "prune_keep_labels": ["keep"],
+    # At midnight a timer of its own would come between.
+    "prune_engine_schedule": "yearly",
+    "prune_runners_schedule": "yearly",
 }
 
 JUNK = "printf %s junk > /tmp/junk; for i in 1 2 3; do head -c 4000000 /dev/urandom >> /tmp/junk; done; "
