@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Engine and runner live on the disk, go with it, and come back with it."""
+"""Engine and runner live on the disk, go with it, and come back with it. Comes last: the host's address changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_engine_s_data_is_on_the_disk(disk_host: ContainerHost) -> None:
     info = json.loads(disk_host.run("docker info -f '{{json .}}'").out)
     assert info["DockerRootDir"] == f"{PATH}/docker" and info["Driver"] == "overlay2"
     assert ["Backing Filesystem", "xfs"] in info["DriverStatus"]
-    source = disk_host.run(["findmnt", "-rno", "SOURCE", "-T", f"{PATH}/docker"]).out.strip()
+    source = disk_host.run(["findmnt", "-rnvo", "SOURCE", "-T", f"{PATH}/docker"]).out.strip()
     assert source == disk_host.run(["losetup", "-nO", "NAME", "-j", IMAGE]).out.strip() != ""
 
 
