@@ -60,6 +60,8 @@ def test_the_hosts_engine_is_pruned_when_the_job_has_ended(eager: Site) -> None:
     site = eager
     site.sh(IMPORT.format(changes="", name="junk:1"))
     site.sh(IMPORT.format(changes="--change 'LABEL keep=yes'", name="junk:kept"))
+    # What is pruned is older than a second.
+    site.sh("sleep 1.5")
     environment_images = site.lines("docker images -q --filter label=matryoshka.role=environment")
     job, mark = site.held("ci"), site.now()
     spare = wait_for("a spare is made", 30, lambda: site.state("ci")["next"], site.explain)
@@ -89,7 +91,7 @@ def images(site: Site) -> list[str]:
 def test_the_inside_of_a_runner_is_pruned_when_its_job_has_ended(eager: Site) -> None:
     site = eager
     make = IMPORT.format(changes="", name="junk:1") + "\n"
-    make += IMPORT.format(changes="--change 'LABEL keep=yes'", name="junk:kept")
+    make += IMPORT.format(changes="--change 'LABEL keep=yes'", name="junk:kept") + "\nsleep 1.5"
     job, mark = site.held("ci", before=make), site.now()
 
     start(site, INSIDE)
