@@ -6,7 +6,7 @@
 
 packages=(
   aardvark-dns ca-certificates conmon debian-archive-keyring git gpg iproute2 iptables mmdebstrap netavark
-  nftables openssh-client podman python3-venv runc shellcheck uidmap
+  nftables openssh-client podman python3-venv qemu-system-x86 qemu-utils runc shellcheck uidmap
 )
 
 as_root() {

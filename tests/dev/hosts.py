@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes, lists and removes the container hosts that tests and ``./dev site`` run on.
+"""Makes, lists and removes the hosts that tests and ``./dev site`` run on.
 
-A host is a Debian system container under rootful Podman: systemd is PID 1, sshd is reached at
+A container host is a Debian system container under rootful Podman: systemd is PID 1, sshd is reached at
 the container's own address, ``/var/lib/docker`` and ``/var/lib/matryoshka`` are volumes. Its image is
 made from Debian packages with mmdebstrap and cached in Podman's store under a hash of its recipe.
 Podman's labels are the only record of what exists; names carry a hash of the checkout's path.
+
+A host whose image begins with ``vm-`` is a whole machine under QEMU, made from the same kind of recipe; see qemu.py.
 
 Standard library only, so that it runs before the project's own environment exists.
 """
@@ -21,16 +23,22 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import qemu
 from images import drop_name, ensure_image, image_names
 from machine import CHECKOUT, ROOT, STATE, Failure, lock, podman, root_command, run, this_machine
+from vm_image import PREFIX, ensure_boot
 
 __all__ = ["ROOT", "STATE", "Failure", "Host", "create", "hosts", "inventory", "remove", "write_inventory"]
 
 LABEL = "matryoshka.checkout"
+BOOT_SECONDS = 240
+"""How long a machine may take to boot where its processors are emulated."""
 VOLUMES = {"docker": "/var/lib/docker", "data": "/var/lib/matryoshka"}
 SSH_OPTIONS = (
     "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o IdentitiesOnly=yes"
@@ -39,7 +47,7 @@ SSH_OPTIONS = (
 
 @dataclass(frozen=True)
 class Host:
-    """A running container host, with all that is needed to reach it over SSH."""
+    """A running host, with all that is needed to reach it over SSH. ``container`` is empty for a whole machine."""
 
     name: str
     container: str
@@ -128,11 +136,25 @@ def describe(container: str) -> Host | None:
 def hosts() -> list[Host]:
     """The running hosts of this checkout."""
     names = podman("ps", "-a", "--format", "{{.Names}}", "--filter", f"label={LABEL}={CHECKOUT}").split()
-    return [host for name in sorted(names) if (host := describe(name)) is not None]
+    found = [host for name in sorted(names) if (host := describe(name)) is not None]
+    return found + [reach(machine) for machine in qemu.machines() if machine.pid]
 
 
-def create(name: str, image: str, user: str) -> Host:
-    """A running host called ``name``, reused if it is there and was made like this."""
+def find(name: str) -> Host | None:
+    """The running host called ``name``; None if there is none."""
+    machine = qemu.Machine.read(name)
+    if machine is not None:
+        return reach(machine) if machine.pid else None
+    return describe(container_name(name))
+
+
+def create(name: str, image: str, user: str, **parts: Any) -> Host:
+    """A running host called ``name``, reused if it is there and was made like this.
+
+    :param parts: of a whole machine: see :class:`qemu.Machine`.
+    """
+    if image.startswith(PREFIX):
+        return reach(create_machine(name, image, user, **parts), wait=True)
     container = container_name(name)
     key = identity()
     found = inspect(container)
@@ -163,6 +185,49 @@ def create(name: str, image: str, user: str) -> Host:
         raise Failure(f"{container} has no address: podman logs {container}")
     wait_for_ssh(host)
     return host
+
+
+def create_machine(name: str, image: str, user: str, **parts: Any) -> qemu.Machine:
+    """A machine called ``name`` that is on, made first if there is none of these parts."""
+    key = identity()
+    boot = ensure_boot(image, key.with_suffix(".pub"))
+    parts["disks"] = tuple(qemu.Disk(**disk) for disk in parts.get("disks", ()))
+    there = qemu.Machine.read(name)
+    port = there.port if there else qemu.free_port()
+    machine = qemu.Machine(name, image, user, str(key), port, boot, **parts)
+    if there != machine:
+        if there:
+            there.remove()
+        machine.make_disks()
+        machine.write()
+    machine.start()
+    return machine
+
+
+def reach(machine: qemu.Machine, wait: bool = False) -> Host:
+    """How a machine is reached.
+
+    :param wait: until SSH answers and systemd has started everything.
+    """
+    host = Host(
+        machine.name, "", machine.image, "127.0.0.1", machine.port, machine.user, machine.identity_file
+    )
+    if wait:
+        try:
+            wait_for_ssh(host, BOOT_SECONDS)
+            wait_for_units(host)
+        except Failure as failure:
+            raise Failure(f"{failure}\nThe console's end:\n{machine.last_lines()}") from None
+    return host
+
+
+def wait_for_units(host: Host, seconds: float = 180) -> None:
+    """Until systemd on a machine has started all units; raises :class:`Failure` naming those that failed."""
+    ask = [*host.ssh, "timeout", str(int(seconds)), "systemctl", "is-system-running", "--wait"]
+    state = run(ask, check=False).strip()
+    if state != "running":
+        failed = run([*host.ssh, "systemctl", "--failed", "--plain", "--no-legend"], check=False)
+        raise Failure(f"{host.name} came up {state or 'in no state'}; units that failed:\n{failed}")
 
 
 def authorize(container: str, public: str) -> None:
@@ -200,13 +265,17 @@ def wait_for_ssh(host: Host, seconds: float = 30) -> None:
         if done.returncode == 0:
             return
         if time.monotonic() > end:
-            raise Failure(f"no SSH to {host.container} at {host.address}: {done.stderr.strip()}")
+            raise Failure(f"no SSH to {host.name} at {host.address}:{host.port}: {done.stderr.strip()}")
         time.sleep(0.1)
 
 
 def remove(names: Sequence[str]) -> None:
     """Remove hosts and their volumes; those that aren't there are no error."""
     for name in names:
+        machine = qemu.Machine.read(name)
+        if machine is not None:
+            machine.remove()
+            continue
         container = container_name(name)
         podman("rm", "-f", "-t", "0", "-v", "-i", container)
         remove_volumes([f"{container}-{key}" for key in VOLUMES])
@@ -226,13 +295,22 @@ def remove_volumes(names: Sequence[str]) -> None:
 
 
 def remove_all() -> None:
-    """Remove every container, volume and image name of this checkout."""
+    """Remove every machine, container, volume and image name of this checkout."""
+    for machine in qemu.machines():
+        machine.remove()
     mine = f"label={LABEL}={CHECKOUT}"
     for container in podman("ps", "-a", "-q", "--filter", mine).split():
         podman("rm", "-f", "-t", "0", "-v", container)
     remove_volumes(podman("volume", "ls", "-q", "--filter", mine).split())
     for image in image_names():
         drop_name(image)
+
+
+def create_platforms(platforms: Sequence[Mapping[str, Any]]) -> list[Host]:
+    """A running host for each of a scenario's platforms; whole machines boot side by side."""
+    given = [{"user": "admin", **platform} for platform in platforms]
+    with ThreadPoolExecutor(max_workers=max(1, len(given))) as pool:
+        return list(pool.map(lambda parts: create(**parts), given))
 
 
 def inventory(of: Sequence[Host]) -> str:
@@ -258,6 +336,10 @@ def main() -> int:
     make.add_argument("name", nargs="+")
     make.add_argument("--image", default="debian13")
     make.add_argument("--user", default="admin", choices=["admin", "root"])
+    several = commands.add_parser(
+        "platforms", help="make the hosts of a scenario and print how to reach them (JSON)"
+    )
+    several.add_argument("platforms", type=json.loads, help="Molecule's list of platforms (JSON)")
     gone = commands.add_parser("remove", help="remove hosts with their volumes")
     gone.add_argument("name", nargs="*")
     gone.add_argument("--all", action="store_true", help="everything of this checkout, images included")
@@ -274,6 +356,8 @@ def main() -> int:
         if args.command == "create":
             made = [create(name, args.image, args.user) for name in args.name]
             print(json.dumps([asdict(host) for host in made], indent=2))
+        elif args.command == "platforms":
+            print(json.dumps([asdict(host) for host in create_platforms(args.platforms)], indent=2))
         elif args.command == "remove":
             remove_all() if args.all else remove(args.name)
         elif args.command == "list":
@@ -282,7 +366,7 @@ def main() -> int:
             for name in args.name:
                 print(ensure_image(name))
         elif args.command == "ssh":
-            host = describe(container_name(args.name))
+            host = find(args.name)
             if host is None:
                 raise Failure(f"there is no running host {args.name}")
             print(shlex.join(host.ssh))
