@@ -196,8 +196,8 @@ def create_machine(name: str, image: str, user: str, **parts: Any) -> qemu.Machi
     port = there.port if there else qemu.free_port()
     machine = qemu.Machine(name, image, user, str(key), port, boot, **parts)
     if there != machine:
-        if there:
-            there.remove()
+        # One that was never finished has no record, but disks.
+        machine.remove()
         machine.make_disks()
         machine.write()
     machine.start()
