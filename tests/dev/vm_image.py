@@ -49,13 +49,20 @@ def ensure_boot(image: str, public_key: Path) -> Boot:
         folder = IMAGES / f"{image}-{digest}"
         if not folder.exists():
             for old in IMAGES.glob(f"{image}-*"):
-                shutil.rmtree(old)
+                if not in_use(old):
+                    shutil.rmtree(old)
             reference = ensure_image(image)
             say(f"making the disk of {image} ...")
             with container_tree(reference) as tree:
                 run(root_command([str(script), str(tree), str(public_key)]))
                 make_boot(tree, folder)
     return Boot(folder / "vmlinuz", folder / "initrd", folder / "root.img")
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a machine's disk lies above the one in ``folder``."""
+    machines = (STATE / "vm" / "hosts").glob("*/machine.json")
+    return any(f"{folder}/" in machine.read_text(encoding="utf-8") for machine in machines)
 
 
 @contextmanager

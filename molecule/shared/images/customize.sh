@@ -32,6 +32,9 @@ UseDNS no
 MaxStartups 50:30:100
 CONF
 
+# What udev does on a machine.
+echo 'z /dev/fuse 0666' >"$tree/etc/tmpfiles.d/fuse.conf"
+
 # What can't work in a container, whatever its kernel.
 ln -sf /dev/null "$tree/etc/systemd/system/console-getty.service"
 ln -sf /dev/null "$tree/etc/systemd/system/dev-hugepages.mount"
