@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils import _environment_image as image
+from ansible_collections.matryoshka.host.plugins.module_utils import (
+    _environment_image_archive as image_archive,
+)
 from ansible_collections.matryoshka.host.plugins.module_utils._apt_sources import Source, read_sources
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Piper, Result, Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
@@ -38,6 +41,7 @@ class Builder:
     :ivar log: file with the output of the last build, mode 0600.
     :ivar lock: file that keeps two builds on a host apart.
     :ivar deadline: ``time.monotonic()`` at which a build is given up.
+    :ivar archive: file to load the image from instead of building it; empty for none.
     """
 
     run: Runner
@@ -46,6 +50,7 @@ class Builder:
     log: str
     lock: str
     deadline: float
+    archive: str
     sources: Callable[[], Sequence[Source]]
 
     def left(self) -> float:
@@ -138,6 +143,10 @@ def _alone(builder: Builder) -> Iterator[None]:
 
 
 def _build(builder: Builder, recipe: image.Recipe, names: image.Reference, make_base: bool) -> None:
+    if builder.archive:
+        image_archive.load(builder.run, builder.archive, names)
+        _refuse_other(builder.run, names)
+        return
     if not os.path.isdir(builder.directory):
         raise HostError(f"build_directory {builder.directory} is no folder on this host")
     os.makedirs(os.path.dirname(builder.log), exist_ok=True)
@@ -193,11 +202,16 @@ def _build_image(builder: Builder, recipe: image.Recipe, names: image.Reference,
     _write_log(builder.log, built.out + built.err)
     if not built.ok:
         raise _failure(builder, f"docker build of {names.reference}", built)
+    _refuse_other(builder.run, names)
+
+
+def _refuse_other(run: Runner, names: image.Reference) -> None:
+    """HostError if the image of that name isn't the recipe's, by its label."""
     label = f'{{{{index .Config.Labels "{image.LABEL_RECIPE}"}}}}'
-    found = builder.run(["docker", "image", "inspect", "--format", label, names.reference]).out.strip()
+    found = run(["docker", "image", "inspect", "--format", label, names.reference]).out.strip()
     if found != names.sha256:
         raise HostError(
-            f"{names.reference} was built, but the engine has another image of that name ({found})"
+            f"{names.reference} was made, but the engine has another image of that name ({found})"
         )
 
 
@@ -282,6 +296,7 @@ ARGUMENTS: dict[str, Any] = {
     "build_directory": {"type": "path", "default": "/var/tmp"},
     "log": {"type": "path", "default": "/var/log/matryoshka/environment-image.log"},
     "timeout": {"type": "int", "default": 1800},
+    "archive": {"type": "path", "default": ""},
 }
 REQUIRED_IF = [("state", "present", ["recipe"])]
 
@@ -312,7 +327,14 @@ def apply(params: Mapping[str, Any], check_mode: bool, run: Runner, pipe: Piper)
         if plan.changed:
             deadline = started + params["timeout"]
             builder = Builder(
-                run, pipe, params["build_directory"], params["log"], LOCK, deadline, DEFAULT_SOURCES
+                run,
+                pipe,
+                params["build_directory"],
+                params["log"],
+                LOCK,
+                deadline,
+                params["archive"],
+                DEFAULT_SOURCES,
             )
             result["refused"] = ensure(builder, recipe, plan)
         if plan.build:

@@ -116,6 +116,13 @@ options:
     description: Seconds after which a build is given up.
     type: int
     default: 1800
+  archive:
+    description:
+      - File on the host that C(docker save) has written on another host with the same recipe. The image is loaded from it
+        instead of being built, so that many hosts share one build.
+      - It is refused before anything is loaded if it has no image of this recipe.
+    type: path
+    default: ""
 attributes:
   check_mode:
     description: Says whether anything would change, also on a host that has no engine yet.
@@ -139,6 +146,11 @@ EXAMPLES = r"""
       files:
         /usr/local/sbin/environment-start: "{{ lookup('ansible.builtin.file', 'environment-start', rstrip=false) }}"
         /usr/local/sbin/environment-ready: "{{ lookup('ansible.builtin.file', 'environment-ready', rstrip=false) }}"
+
+- name: The same image on a hundred hosts, built once
+  matryoshka.host.environment_image:
+    recipe: "{{ recipe }}"
+    archive: /srv/images/environment.tar
 
 - name: No environment images
   matryoshka.host.environment_image:

@@ -114,6 +114,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "build_directory": str(tmp_path / "work"),
         "log": str(tmp_path / "log" / "image.log"),
         "timeout": 60,
+        "archive": "",
     }
 
 
@@ -295,5 +296,5 @@ def test_absent_with_an_engine_that_is_down(params: dict[str, Any]) -> None:
 
 def test_left_is_never_nothing() -> None:
     engine = Engine()
-    builder = build.Builder(engine.run, engine.pipe, "/", "/l", "/k", time.monotonic() - 5, list)
+    builder = build.Builder(engine.run, engine.pipe, "/", "/l", "/k", time.monotonic() - 5, "", list)
     assert builder.left() == 1.0
