@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A converged machine, its copies, and how they are asked."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import qemu
+import yaml
+from live import Site, wait_for
+from vm_host import VmHost, copy_of
+
+RUNNERS = ("ci", "neighbour")
+READY = 300.0
+"""Seconds within which a runner has to be ready after power-on, where processors are emulated."""
+FINDING = re.compile(r'"\d+\. .*\[\w+\]"')
+"""A line of verify's report that names something."""
+HERE = Path(__file__).resolve()
+VARIABLES = HERE.parents[2] / "inventory" / "host_vars"
+
+
+class Machine(Site):
+    """A machine that the site's play has made, and its power."""
+
+    def __init__(self, host: VmHost, variables: Mapping[str, Any]) -> None:
+        super().__init__(host, str(host.inventory))
+        self.vm = host
+        self.given = variables
+        self.runners: Sequence[str] = RUNNERS
+
+    def all_ready(self, seconds: float = READY) -> None:
+        """Wait until every runner has an environment ready."""
+        for runner in self.runners:
+            self.ready(runner, seconds)
+
+    def boot(self, without: Sequence[str] = ()) -> None:
+        """Power on; returns when SSH answers and systemd has done all it can."""
+        self.vm.boot(without, whole=not without)
+        if without:
+            self.sh("timeout 170 systemctl is-system-running --wait || true")
+
+    def playbook(self, name: str, *options: str, **variables: Any) -> tuple[int, str]:
+        """A playbook with the scenario's variables and these over them: exit code and all it printed."""
+        done = self.vm.playbook(name, {**self.given, **variables}, *options)
+        return done.rc, done.stdout + done.stderr
+
+    def active(self, *units: str) -> dict[str, str]:
+        """What systemd says of units, by name."""
+        said = self.host.run("systemctl is-active " + " ".join(units)).stdout.split()
+        return dict(zip(units, said, strict=True))
+
+    def unhealthy(self) -> str:
+        """All that verify has to say; empty if it finds nothing."""
+        code, said = self.playbook("verify", verify_wait=int(READY))
+        findings = [line for line in said.splitlines() if FINDING.search(line)]
+        return "" if code == 0 else "\n".join(findings) or said
+
+    def wait(self, what: str, script: str, seconds: float = 120) -> None:
+        """Until a shell line on the machine ends with 0."""
+        wait_for(
+            what, seconds, lambda: self.host.run(f"{{ {script}; }} >/dev/null 2>&1").rc == 0, self.explain
+        )
+
+    def explain(self) -> str:
+        return f"{super().explain()}\n--- console\n{self.vm.machine.last_lines(15)}"
+
+
+def names(inventory: str) -> list[str]:
+    """The hosts of an inventory that Molecule wrote, or of ours."""
+    folder = Path(inventory)
+    files = sorted(folder.glob("*.y*ml")) if folder.is_dir() else [folder]
+    found: list[str] = []
+    for file in files:
+        for group in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).values():
+            found += list((group or {}).get("hosts") or {})
+    return found
+
+
+def base_of(inventory: str, image: str) -> qemu.Machine:
+    """The inventory's machine of ``image``, turned off as a person does it."""
+    for name in names(inventory):
+        machine = qemu.Machine.read(name)
+        if machine is not None and machine.image == image:
+            machine.shut_down()
+            return machine
+    raise AssertionError(f"{inventory} has no machine of {image}")
+
+
+def given(image: str) -> dict[str, Any]:
+    """The variables that the scenario's play had for the machine of ``image``."""
+    text = (VARIABLES / f"{image}.yml").read_text(encoding="utf-8")
+    variables: dict[str, Any] = yaml.safe_load(text)
+    return variables
+
+
+@contextlib.contextmanager
+def copied(base: qemu.Machine, name: str) -> Iterator[Machine]:
+    """A copy of a machine, off."""
+    with copy_of(base, name) as host:
+        yield Machine(host, given(base.image))
+
+
+@contextlib.contextmanager
+def booted(base: qemu.Machine, name: str) -> Iterator[Machine]:
+    """A copy of a machine that is up, its runners ready."""
+    with copied(base, name) as machine:
+        machine.boot()
+        machine.all_ready()
+        yield machine

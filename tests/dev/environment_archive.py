@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prints the path of an archive with the image of job environments, made natively on a container host.
+
+Emulated processors unpack packages for minutes. The container host is made by the collection's own roles, with the
+same recipe, so the image is the one that the machine would build itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hosts
+from images import recipe
+from machine import ROOT, STATE, Failure, lock, say
+
+IMAGES = {"bookworm": "debian12", "trixie": "debian13"}
+"""Container host for each suite."""
+PLAYBOOK = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "become": True,
+        "roles": [f"matryoshka.host.{role}" for role in ("preflight", "docker", "runner_image")],
+    }
+]
+
+
+def ensure_archive(suite: str) -> Path:
+    """The archive for ``suite``, made first if there is none of the present recipe."""
+    parts = [
+        *ROOT.glob("roles/runner_image/**/*.*"),
+        *ROOT.glob("plugins/module_utils/_environment_image*.py"),
+    ]
+    text = b"".join(path.read_bytes() for path in sorted(parts) if path.is_file())
+    digest = hashlib.sha256(text + recipe(IMAGES[suite])[2].encode()).hexdigest()[:12]
+    folder = STATE / "vm" / "environments"
+    archive = folder / f"{suite}-{digest}.tar"
+    with lock(f"environment-{suite}"):
+        if not archive.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob(f"{suite}-*"):
+                old.unlink()
+            say(f"making the image of job environments for {suite} on a container host ...")
+            make(suite, archive)
+    return archive
+
+
+def make(suite: str, archive: Path) -> None:
+    name = f"archive-{suite}"
+    host = hosts.create(name, IMAGES[suite], "root")
+    try:
+        inventory, playbook = archive.with_suffix(".inventory.json"), archive.with_suffix(".playbook.json")
+        hosts.write_inventory(inventory, [host])
+        playbook.write_text(json.dumps(PLAYBOOK), encoding="utf-8")
+        environment = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks" / "collections")}
+        argv = ["ansible-playbook", "-i", str(inventory), str(playbook)]
+        done = subprocess.run(
+            argv, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise Failure(f"the image of job environments wasn't made:\n{done.stdout[-3000:]}{done.stderr}")
+        find = "docker images --filter label=matryoshka.role=environment --format '{{.Repository}}:{{.Tag}}'"
+        new = archive.with_suffix(".new")
+        with new.open("wb") as target:
+            subprocess.run([*host.ssh, f"docker save $({find})"], stdout=target, check=True)
+        new.rename(archive)
+        inventory.unlink()
+        playbook.unlink()
+    finally:
+        hosts.remove([name])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("suite", choices=sorted(IMAGES))
+    try:
+        print(ensure_archive(parser.parse_args().suite))
+    except (Failure, subprocess.CalledProcessError) as failure:
+        print(f"environment_archive.py: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

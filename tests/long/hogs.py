@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One job that takes all it can get, a neighbour at work meanwhile, and a person who logs in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from machines import Machine
+
+SECONDS = 60
+"""How long a hog goes on if nothing stops it; longer than its neighbour's job alone."""
+HOGS: Mapping[str, str] = {
+    "CPU": f"for one in 1 2 3 4 5 6 7 8; do timeout {SECONDS} sh -c 'while :; do :; done' & done; wait",
+    "memory": f"timeout {SECONDS} tail /dev/zero & timeout {SECONDS} tail /dev/zero & wait",
+    "fork bomb": f"timeout {SECONDS} sh -c 'bomb() {{ bomb | bomb & }}; bomb; sleep {SECONDS}'",
+    "disk writes": (
+        f"end=$(($(date +%s) + {SECONDS})); cd $(docker volume inspect -f '{{{{.Mountpoint}}}}' $(docker volume create))\n"
+        "while [ $(date +%s) -lt $end ]; do dd if=/dev/zero of=big bs=1M count=256 conv=fsync; done"
+    ),
+    "log flood": f"timeout {SECONDS} yes 'this line is written again and again and again'",
+}
+"""What is run as a job, by name."""
+WORK = """\
+count=0; while [ $count -lt 60000 ]; do count=$((count + 1)); done
+for one in 1 2 3; do dd if=/dev/zero of=small bs=64k count=16 conv=fsync 2>/dev/null; done
+"""
+"""The neighbour's job: one processor's worth of work and a few writes that have to reach the disk."""
+SERVICES = (
+    "ssh",
+    "docker",
+    "containerd",
+    "systemd-journald",
+    "matryoshka-runner@ci",
+    "matryoshka-runner@neighbour",
+)
+
+
+@dataclass(frozen=True)
+class Meal:
+    """What a hog did to the others.
+
+    :param neighbour: seconds of the neighbour's job.
+    :param alone: seconds of the same job with nobody beside it.
+    :param ssh: the longest of some logins, in seconds.
+    :param killed: services of the host that aren't the processes that they were.
+    :param end: how the hog ended.
+    """
+
+    hog: str
+    alone: float
+    neighbour: float
+    ssh: float
+    killed: Sequence[str]
+    end: str
+
+    @property
+    def ratio(self) -> float:
+        return self.neighbour / self.alone
+
+
+def main_processes(machine: Machine) -> dict[str, str]:
+    """The main process of each of the host's services."""
+    text = machine.sh(f"systemctl show -p Id,MainPID --value {' '.join(SERVICES)}").split()
+    return (
+        dict(zip(text[1::2], text[::2], strict=True))
+        if text[0].isdigit()
+        else dict(zip(text[::2], text[1::2], strict=True))
+    )
+
+
+def neighbour_seconds(machine: Machine, seconds: float = 900) -> float:
+    """How long the neighbour's job takes, by its own result."""
+    ended = machine.submit(
+        f"begin=$(date +%s.%N)\n{WORK}\necho took $begin $(date +%s.%N)", "neighbour", "work"
+    ).wait(seconds)
+    assert ended.status == "succeeded", f"the neighbour's job {ended.status}: {ended.reason}\n{ended.log}"
+    begin, end = ended.log.split("took ")[1].split()[:2]
+    return float(end) - float(begin)
+
+
+def login_seconds(machine: Machine) -> float:
+    begin = time.monotonic()
+    machine.sh("true")
+    return time.monotonic() - begin
+
+
+def feed(machine: Machine, name: str, alone: float) -> Meal:
+    """Let a hog loose in a job of ``ci``, have the neighbour work, log in meanwhile."""
+    machine.all_ready()
+    before = main_processes(machine)
+    hog = machine.submit(HOGS[name], "ci", "hog")
+    machine.becomes("ci", "running")
+    logins = [login_seconds(machine) for _ in range(2)]
+    neighbour = neighbour_seconds(machine)
+    logins += [login_seconds(machine) for _ in range(2)]
+    ended = hog.wait(600)
+    killed = [unit for unit, process in main_processes(machine).items() if before[unit] != process]
+    return Meal(
+        name,
+        alone,
+        neighbour,
+        max(logins),
+        killed,
+        f"{ended.status}: {ended.reason}" if ended.reason else ended.status,
+    )
+
+
+def table(meals: Mapping[str, Sequence[Meal]]) -> str:
+    """Meals under several headings (such as *with limits*) as Markdown."""
+    lines = [
+        "| hog | limits | neighbour's job ÷ alone | SSH, longest | killed of the host's | the hog |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for heading, several in meals.items():
+        for one in several:
+            lines.append(
+                f"| {one.hog} | {heading} | {one.ratio:.2f} | {one.ssh:.1f} s | {', '.join(one.killed) or 'nothing'} | {one.end} |"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cuts the power of a converged machine at random moments, and asks what became of it.
+
+After each cut the machine is only turned on again: nobody touches it until its runners are ready.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from machines import Machine
+
+QUEUE = "/var/lib/matryoshka/queue"
+TRACE = "/var/lib/trace"
+"""Bound into every environment at ``/trace``: what a job writes there is on the disk before the job goes on."""
+SCRIPT = """\
+echo "$MATRYOSHKA_JOB" >> /trace/runs; sync /trace/runs
+docker volume create heap >/dev/null
+cd "$(docker volume inspect -f '{{{{.Mountpoint}}}}' heap)"
+cp /bin/busybox . && tar c busybox | docker import - "cut:$MATRYOSHKA_JOB" >/dev/null
+dd if=/dev/urandom of=some bs=1M count=16 2>/dev/null
+sleep {seconds}
+echo "$MATRYOSHKA_JOB" >> /trace/ends; sync /trace/ends
+"""
+CACHE_WORKS = """\
+docker image ls -q | xargs -r -n 1 docker image inspect -f '{{.Id}}' >/dev/null
+cp /bin/busybox . && tar c busybox | docker import - look >/dev/null && docker run --rm look /busybox true
+"""
+PATIENCE = 900.0
+"""Seconds within which all jobs have to end that a cut left."""
+
+
+@dataclass
+class Cut:
+    """One cut and what came of it; seconds are counted from power-on."""
+
+    number: int
+    moment: str
+    after: float
+    ssh: float = 0.0
+    ready: float = 0.0
+    jobs: dict[str, str] = field(default_factory=dict)
+    caches: str = "kept"
+    converge: str = ""
+    wrong: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Something that a machine is in the middle of.
+
+    :param begin: sets it going and returns at once; the ids of the jobs that it handed in.
+    :param window: seconds after that within which the power is cut.
+    """
+
+    name: str
+    begin: Callable[[Machine, random.Random], list[str]]
+    window: tuple[float, float]
+
+
+def in_background(machine: Machine, script: str) -> list[str]:
+    machine.sh(f"systemd-run --quiet --collect /bin/sh -c '{script}'")
+    return []
+
+
+def play(machine: Machine, variables: dict[str, Any]) -> list[str]:
+    """The site's play with other variables; the cut ends it."""
+
+    def run() -> None:
+        try:
+            machine.playbook("site", **variables)
+        except subprocess.SubprocessError:
+            return
+
+    threading.Thread(target=run, daemon=True).start()
+    return []
+
+
+def converge(machine: Machine, chance: random.Random) -> list[str]:
+    mark = str(chance.randrange(10, 99))
+    return play(
+        machine, {"runner_environment": {"MARK": mark}, "docker_log_options": {"max-size": f"{mark}m"}}
+    )
+
+
+def image_build(machine: Machine, chance: random.Random) -> list[str]:
+    extra = chance.choice(["file", "less", "patch", "rsync"])
+    return play(machine, {"runner_image_packages_extra": [extra], "runner_image_archive": ""})
+
+
+def environment_start(machine: Machine, _chance: random.Random) -> list[str]:
+    return in_background(machine, "systemctl restart matryoshka-runner@ci matryoshka-runner@neighbour")
+
+
+def job(machine: Machine, _chance: random.Random) -> list[str]:
+    return [one.id for one in machine.submit_all([SCRIPT.format(seconds=60)] * 2, name="cut")]
+
+
+def end_of_job(machine: Machine, _chance: random.Random) -> list[str]:
+    return [one.id for one in machine.submit_all([SCRIPT.format(seconds=0)] * 4, name="cut")]
+
+
+def prune(machine: Machine, _chance: random.Random) -> list[str]:
+    return in_background(
+        machine, "matryoshka prune ci --until 0s --build-cache; matryoshka prune --engine --until 0s"
+    )
+
+
+MOMENTS = (
+    Moment("job", job, (0, 25)),
+    Moment("start of an environment", environment_start, (0, 15)),
+    Moment("end of a job", end_of_job, (8, 40)),
+    Moment("prune", prune, (0, 12)),
+    Moment("converge", converge, (5, 90)),
+    Moment("image build", image_build, (45, 240)),
+)
+
+
+def cut(machine: Machine, number: int, moment: Moment, chance: random.Random, again: bool) -> Cut:
+    """Set ``moment`` going, cut the power in the midst of it, turn it on and look.
+
+    :param again: run the site's play afterwards, too, which ends with verify.
+    """
+    after = chance.uniform(*moment.window)
+    found = Cut(number, moment.name, round(after, 1))
+    jobs = moment.begin(machine, chance)
+    time.sleep(after)
+    machine.vm.machine.cut()
+    begin = time.monotonic()
+    found.ssh = machine.vm.boot(whole=False)
+    try:
+        machine.all_ready()
+        found.ready = time.monotonic() - begin
+        judge_jobs(machine, found, jobs)
+        judge_caches(machine, found)
+        if again:
+            judge_converge(machine, found)
+    except AssertionError as failed:
+        found.wrong.append(str(failed))
+    return found
+
+
+def judge_jobs(machine: Machine, found: Cut, jobs: Sequence[str]) -> None:
+    """Every job that was handed in has one end, and ran once at most."""
+    until = time.monotonic() + PATIENCE
+    results = read_results(machine, jobs)
+    while len(results) < len(jobs) and waiting(machine, jobs) and time.monotonic() < until:
+        time.sleep(2)
+        results = read_results(machine, jobs)
+    runs = machine.sh(f"cat {TRACE}/runs 2>/dev/null || true").split()
+    ends = machine.sh(f"cat {TRACE}/ends 2>/dev/null || true").split()
+    for identity in jobs:
+        result = results.get(identity)
+        if result is None:
+            found.wrong.append(f"job {identity} has no result and ran {runs.count(identity)} times")
+            continue
+        found.jobs[identity] = str(result["status"])
+        found.wrong += judge_result(identity, result, runs.count(identity), identity in ends)
+
+
+def judge_result(identity: str, result: dict[str, Any], runs: int, ended: bool) -> list[str]:
+    """What is wrong with one job's end."""
+    wrong = []
+    if runs > 1:
+        wrong.append(f"job {identity} ran {runs} times")
+    if result["status"] == "succeeded" and not ended:
+        wrong.append(f"job {identity} is called succeeded and didn't end")
+    if result["status"] == "cut off" and not result["reason"]:
+        wrong.append(f"job {identity} was cut off without a reason")
+    if result["status"] not in ("succeeded", "cut off"):
+        wrong.append(f"job {identity}: {result['status']}: {result['reason']}")
+    return wrong
+
+
+def read_results(machine: Machine, jobs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    if not jobs:
+        return {}
+    files = " ".join(f"{QUEUE}/done/{identity}/result.json" for identity in jobs)
+    text = machine.sh(f"for file in {files}; do [ -s $file ] && tr -d '\\n' <$file && echo; done; true")
+    return {result["job"]: result for line in text.splitlines() if (result := json.loads(line))}
+
+
+def waiting(machine: Machine, jobs: Sequence[str]) -> bool:
+    """Whether any of them is in the queue or at work."""
+    listed = machine.sh(f"ls {QUEUE}/new {QUEUE}/claimed/* 2>/dev/null || true").split()
+    return any(name.partition("@")[0] in jobs for name in listed)
+
+
+def judge_caches(machine: Machine, found: Cut) -> None:
+    """A cache that isn't trusted is set aside and named; what a runner uses now works."""
+    aside = machine.sh("find /srv/*/runners -maxdepth 2 -name 'data-untrusted-*'").split()
+    if aside:
+        found.caches = f"{len(aside)} set aside"
+    for runner in machine.runners:
+        said = (machine.state(runner).get("set_aside") or {}).get("path")
+        mine = [path for path in aside if f"/{runner}/" in path]
+        if said and said not in mine:
+            found.wrong.append(f"{runner}: its state names {said}, there is {mine}")
+        ended = machine.submit(CACHE_WORKS, runner, "look").wait(400)
+        if ended.status != "succeeded":
+            found.wrong.append(f"{runner}: a job on its cache {ended.status}: {ended.reason}\n{ended.log}")
+
+
+def judge_converge(machine: Machine, found: Cut) -> None:
+    """The site's play, which ends with verify, finds nothing broken."""
+    machine.all_ready()
+    code, said = machine.playbook("site", verify_wait=300)
+    recap = [line for line in said.splitlines() if "changed=" in line]
+    found.converge = " ".join(recap[-1].split()[2:4]) if recap else "no end"
+    if code:
+        found.wrong.append(f"the play failed:\n{said[-3000:]}")
+
+
+def row(one: Cut) -> str:
+    """A cut as a line of a Markdown table."""
+    kinds = sorted(set(one.jobs.values()))
+    jobs = ", ".join(f"{list(one.jobs.values()).count(kind)} {kind}" for kind in kinds) or "none"
+    wrong = "; ".join(text.splitlines()[0] for text in one.wrong) or "nothing"
+    return (
+        f"| {one.number} | {one.moment} | {one.after:g} s | {one.ssh:.0f} s | {one.ready:.0f} s | {jobs} "
+        f"| {one.caches} | {one.converge or 'not run'} | {wrong} |"
+    )
+
+
+HEAD = (
+    "| # | moment | cut after | SSH | ready | jobs | caches | converge | wrong |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def cuts_of(
+    machine: Machine,
+    count: int,
+    chance: random.Random,
+    say: Callable[[str], None],
+    moments: Sequence[str] = (),
+    again: int = 1,
+) -> list[Cut]:
+    """Cut the power ``count`` times, the moments in turn; each is told of when it is done.
+
+    :param moments: names of those that are meant; empty for all.
+    :param again: how many cuts there are to one run of the site's play.
+    """
+    chosen = [moment for moment in MOMENTS if not moments or moment.name in moments]
+    found = []
+    say(HEAD)
+    for number in range(1, count + 1):
+        one = cut(machine, number, chosen[(number - 1) % len(chosen)], chance, number % again == 0)
+        found.append(one)
+        say(row(one))
+        for text in one.wrong:
+            say(text)
+    return found
