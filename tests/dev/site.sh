@@ -61,7 +61,13 @@ site() {
     return
   fi
   begin=$SECONDS
-  hosts create site >"$state/site.json"
+  if [ "${1:-}" = --vm ]; then
+    shift
+    python3 "$root/tests/long/site_vm.py" site "$state/site-vm.json"
+    set -- -e "@$state/site-vm.json" "$@"
+  else
+    hosts create site >"$state/site.json"
+  fi
   echo "The host is there ($((SECONDS - begin)) s)"
   play "$(inventory)" site.yml --limit site "$@"
   echo "Handing in ${example#"$root"/}"

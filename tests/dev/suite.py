@@ -27,6 +27,12 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".dev"
 COLLECTION = "playbooks/collections/ansible_collections/matryoshka/host"
 PARTS = ("lint", "unit", "sanity", "integration", "molecule")
+ON_REQUEST = ("long",)
+"""Parts that only run when they are named."""
+EMULATED = ("vm",)
+"""Scenarios whose machines may run on emulated processors."""
+WITH_WORDS = ("molecule", "long")
+"""Parts whose name may be followed by words of theirs."""
 # Not to be had: what each needs.
 SANITY_SKIPPED: dict[str, str] = {}
 # Named after the pip that the pinned ansible-core wants for itself.
@@ -272,6 +278,14 @@ def scenario(name: str) -> Check:
     return Check(name, argv, environment=environment, count=count, steps=True)
 
 
+def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
+    """What takes too long for every change: killed processes and power cuts."""
+    known = {"kills": "kills.py", "cuts": "cuts.py"}
+    chosen = [word for word in args if word in known] or list(known)
+    options = [word for word in args if word not in known]
+    return [Check(name, [sys.executable, f"tests/long/{known[name]}", *options]) for name in chosen]
+
+
 def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:
     for check in globals()[part](suite, args):
         suite.run(part, check)
@@ -280,7 +294,9 @@ def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev test", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "part", nargs="*", help=f"{', '.join(PARTS)}; words after molecule are scenarios; without any: all"
+        "part",
+        nargs="*",
+        help=f"{', '.join(PARTS + ON_REQUEST)}; words after molecule are scenarios; without any: all but long",
     )
     argv, _, rest = " ".join(["", *sys.argv[1:]]).partition(" -- ")
     given = argv.split()
@@ -288,12 +304,12 @@ def main() -> int:
     words = parser.parse_args(given).part
     parts: dict[str, list[str]] = {}
     for number, word in enumerate(words):
-        if word in PARTS:
+        if word in PARTS + ON_REQUEST:
             parts[word] = []
-        elif "molecule" in words[:number]:
-            parts["molecule"].append(word)
+        elif words[:number] and (owner := [one for one in words[:number] if one in WITH_WORDS]):
+            parts[owner[-1]].append(word)
         else:
-            parser.error(f"no part {word}: there are {', '.join(PARTS)}")
+            parser.error(f"no part {word}: there are {', '.join(PARTS + ON_REQUEST)}")
     for part in parts:
         parts[part] = [*parts[part], *extra]
     begin = time.monotonic()
@@ -315,15 +331,23 @@ def main() -> int:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Two lanes: whole hosts, which mostly wait, beside all that needs the processor."""
-    lanes = [[part for part in parts if part != "molecule"], [part for part in parts if part == "molecule"]]
+    """Two lanes: container hosts, which mostly wait, beside all that needs the processor, whole machines last."""
+    chosen = list(parts.get("molecule", []) or scenarios()) if "molecule" in parts else []
+    emulated = [name for name in chosen if name in EMULATED]
+    lanes = [
+        [
+            *((part, parts[part]) for part in parts if part != "molecule"),
+            *(("molecule", [name]) for name in emulated),
+        ],
+        [("molecule", [name]) for name in chosen if name not in EMULATED],
+    ]
 
-    def lane(names: Sequence[str]) -> None:
-        for part in names:
-            run_part(suite, part, parts[part])
+    def lane(several: Sequence[tuple[str, Sequence[str]]]) -> None:
+        for part, args in several:
+            run_part(suite, part, args)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for done in [pool.submit(lane, names) for names in lanes if names]:
+        for done in [pool.submit(lane, several) for several in lanes if several]:
             done.result()
 
 

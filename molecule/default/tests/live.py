@@ -23,7 +23,9 @@ HOLD = "echo holding; while [ ! -e /release ]; do sleep 0.1; done; echo released
 Found = TypeVar("Found")
 
 
-def wait_for(what: str, seconds: float, probe: Callable[[], Found], explain: Callable[[], str]) -> Found:
+def wait_for(
+    what: str, seconds: float, probe: Callable[[], Found | None], explain: Callable[[], str]
+) -> Found:
     """What ``probe`` returns as soon as it is true; fails the test with ``explain()`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 import time
 from collections import Counter
@@ -138,11 +139,14 @@ def test_twenty_jobs_at_once_are_each_run_once(two_runners: Site) -> None:
 
 
 def limits_in_force(site: Site, runner: str) -> dict[str, float]:
-    """``memory`` (bytes), ``pids`` and ``cpus`` that the kernel allows the runner's environment."""
+    """``memory`` (bytes), ``pids`` and ``cpus`` that the kernel allows the slice of the runner's environment."""
     pid = site.first_process(site.state(runner)["environment"]["container"])
-    groups = dict(line.split(":", 2)[1:] for line in site.lines(f"cat /proc/{pid}/cgroup"))
+    groups = {
+        names: posixpath.dirname(group.removesuffix("/init"))
+        for names, group in (line.split(":", 2)[1:] for line in site.lines(f"cat /proc/{pid}/cgroup"))
+    }
     if site.host.file("/sys/fs/cgroup/cgroup.controllers").exists:
-        group = "/sys/fs/cgroup" + groups[""].removesuffix("/init")
+        group = "/sys/fs/cgroup" + groups[""]
         files = [f"{group}/{name}" for name in ("memory.max", "pids.max", "cpu.max")]
     else:
         memory, pids, cpu = (

@@ -14,6 +14,7 @@ import yaml
 from live import Site, wait_for
 from vm_host import VmHost, copy_of
 
+IMAGE = "vm-debian13"
 RUNNERS = ("ci", "neighbour")
 READY = 300.0
 """Seconds within which a runner has to be ready after power-on, where processors are emulated."""

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measures a whole machine: power-on to work, what hogs do to a neighbour, power cuts, what limits cost.
+
+``./dev bench vm`` calls it. All ratios are taken in this one run, repetitions in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "long"))
+import hosts
+import qemu
+from converged import converged, platform
+from figures import Figure, Findings, Series, report
+from hogs import HOGS, Meal, feed, neighbour_seconds
+from hogs import table as hog_table
+from machine import Failure
+from machines import Machine, booted, copied
+from power_cuts import HEAD, cuts_of, row
+from vm_host import VmHost
+
+NAME, BARE, UNLIMITED = "bench", "bench-bare", "bench-unlimited"
+NO_LIMITS = {"limits_state": "absent"}
+CPU_WORK = "begin=$(date +%s.%N); count=0; while [ $count -lt 40000 ]; do count=$((count + 1)); done; echo took $begin $(date +%s.%N)"
+
+
+def say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[VmHost]:
+    """A machine of the same image that no play has touched, off."""
+    hosts.create(**{**platform(), "name": BARE, "disks": []})
+    machine = qemu.Machine.read(BARE)
+    assert machine is not None
+    machine.shut_down()
+    try:
+        yield VmHost(machine)
+    finally:
+        machine.remove()
+
+
+def power_on(machine: Machine) -> tuple[float, float, float]:
+    """Seconds from power-on to SSH, to a ready runner, to the end of a first job."""
+    begin = time.monotonic()
+    machine.vm.boot(whole=False)
+    ssh = time.monotonic() - begin
+    job = machine.submit("docker version >/dev/null", "ci", "first")
+    machine.ready("ci", 600)
+    ready = time.monotonic() - begin
+    job.succeeds(600)
+    return ssh, ready, time.monotonic() - begin
+
+
+def boots(base: qemu.Machine, repetitions: int) -> list[Figure]:
+    """A converged machine's way to its first job beside a bare machine's way to SSH."""
+    taken, reference = [], []
+    with bare() as plain, copied(base, f"{NAME}-boot") as machine:
+        for number in range(1, repetitions + 1):
+            say(f"boot {number} of {repetitions}")
+            reference.append(plain.boot(whole=False))
+            plain.machine.shut_down()
+            taken.append(power_on(machine))
+            machine.vm.machine.shut_down()
+    against = Series.of(*reference)
+    names = (
+        "power-on to SSH ÷ a bare boot",
+        "to runner ready ÷ a bare boot",
+        "to first job done ÷ a bare boot",
+    )
+    return [
+        Figure(name, Series.of(*values), against)
+        for name, values in zip(names, zip(*taken, strict=True), strict=True)
+    ]
+
+
+def meals(base: qemu.Machine, heading: str) -> list[Meal]:
+    """What each hog does, on a machine of its own each: without limits some of them kill it."""
+    eaten = []
+    for name in HOGS:
+        say(f"{name}, {heading}")
+        with booted(base, f"{NAME}-hog") as machine:
+            eaten.append(feed(machine, name, neighbour_seconds(machine)))
+    return eaten
+
+
+def work_seconds(machine: Machine, runner: str) -> float:
+    begin, end = machine.submit(CPU_WORK, runner, "work").succeeds(900).log.split("took ")[1].split()[:2]
+    return float(end) - float(begin)
+
+
+def overhead(base: qemu.Machine, repetitions: int) -> Figure:
+    """A job that meets none of its limits, beside the same job of a runner that has none."""
+    limited, free = [], []
+    with booted(base, f"{NAME}-overhead") as machine:
+        for number in range(1, repetitions + 1):
+            say(f"job {number} of {repetitions}")
+            limited.append(work_seconds(machine, "ci"))
+            free.append(work_seconds(machine, "neighbour"))
+    return Figure("a job under limits ÷ without", Series.of(*limited), Series.of(*free), goal=1.02)
+
+
+PARTS = ("boot", "hogs", "cuts", "overhead")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev bench vm", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}; without any: all")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--cuts", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    args = parser.parse_args()
+    for part in args.part:
+        if part not in PARTS:
+            parser.error(f"no part {part}: there are {', '.join(PARTS)}")
+    started, parts = time.monotonic(), args.part or PARTS
+    figures: list[Figure] = []
+    text: list[str] = []
+    try:
+        base = converged(NAME, say)
+        if "boot" in parts:
+            figures += boots(base, args.repetitions)
+        if "overhead" in parts:
+            figures.append(overhead(base, 2 * args.repetitions))
+        if "hogs" in parts:
+            unlimited = converged(UNLIMITED, say, **NO_LIMITS)
+            text.append(
+                hog_table({"with": meals(base, "with limits"), "without": meals(unlimited, "without limits")})
+            )
+        if "cuts" in parts:
+            with booted(base, f"{NAME}-cuts") as machine:
+                cuts = cuts_of(machine, args.cuts, random.Random(args.seed), say, again=2)
+            text.append("\n".join([f"seed {args.seed}", HEAD, *map(row, cuts)]))
+    except (Failure, AssertionError) as failure:
+        print(f"bench vm: {failure}", file=sys.stderr)
+        return 1
+    found = Findings(figures, [f"{args.repetitions} repetitions; {time.monotonic() - started:.0f} s in all"])
+    print("\n\n".join(["\n".join(report(found)), *text]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine of scenario ``vm`` outside of Molecule: made, converged from nothing, turned off."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in ("tests/long", "tests/dev", "molecule/default/tests", "molecule/vm/tests"):
+    sys.path.insert(0, str(ROOT / folder))
+
+import hosts
+import qemu
+import yaml
+from environment_archive import ensure_archive
+from machine import run
+from machines import IMAGE, Machine, given
+from vm_host import VmHost
+
+ARCHIVE = "/var/lib/environment.tar"
+SCENARIO = ROOT / "molecule" / "vm" / "molecule.yml"
+
+
+def platform(image: str = IMAGE) -> dict[str, Any]:
+    """The scenario's platform of ``image``."""
+    platforms = yaml.safe_load(SCENARIO.read_text(encoding="utf-8"))["platforms"]
+    found: dict[str, Any] = next(one for one in platforms if one["image"] == image)
+    return found
+
+
+def running(name: str, say: Callable[[str], None]) -> Machine:
+    """A machine called ``name``, on, made like the scenario's, with the environments' image brought to it."""
+    archive = ensure_archive("trixie")
+    say(f"booting {name} ...")
+    reach = hosts.create(**{**platform(), "name": name})
+    machine = qemu.Machine.read(name)
+    if machine is None:
+        raise hosts.Failure(f"there is no machine {name} although it was made")
+    host = VmHost(machine)
+    if host.run(f"test -s {ARCHIVE}").rc != 0:
+        with archive.open("rb") as stream:
+            run([*reach.ssh, f"cat >{ARCHIVE}"], stdin=stream.read(), timeout=600)
+    return Machine(host, given(IMAGE))
+
+
+def converged(name: str, say: Callable[[str], None], **variables: Any) -> qemu.Machine:
+    """The site's play has run on the machine called ``name``, and it is off now.
+
+    :param variables: over those of the scenario.
+    """
+    machine = running(name, say)
+    say(f"converging {name} ...")
+    code, said = machine.playbook("site", **variables)
+    if code != 0:
+        raise hosts.Failure(f"the site's play failed on {name}:\n{said[-4000:]}")
+    machine.vm.machine.shut_down()
+    return machine.vm.machine

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which checks run beside each other, and which only when they are named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
+import suite
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
+    found: list[tuple[str, tuple[str, ...]]] = []
+
+    def run_part(_suite: suite.Suite, part: str, args: Sequence[str]) -> None:
+        found.append((part, tuple(args)))
+
+    monkeypatch.setattr(suite, "run_part", run_part)
+    return found
+
+
+def test_whole_machines_come_after_all_that_needs_the_processor(
+    ran: list[tuple[str, tuple[str, ...]]],
+) -> None:
+    suite.run_together(suite.Suite(live=False), {part: [] for part in suite.PARTS})
+    names = [args[0] for part, args in ran if part == "molecule"]
+    assert sorted(names) == sorted(suite.scenarios()) and "vm" in names
+    order = [part if part != "molecule" else args[0] for part, args in ran]
+    assert order.index("vm") > max(order.index(part) for part in ("lint", "unit", "sanity", "integration"))
+    assert "long" not in order
+
+
+def test_named_scenarios_are_all_that_runs(ran: list[tuple[str, tuple[str, ...]]]) -> None:
+    suite.run_together(suite.Suite(live=False), {"unit": [], "molecule": ["vm", "network"]})
+    assert sorted(ran) == [("molecule", ("network",)), ("molecule", ("vm",)), ("unit", ())]
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [([], ["kills", "cuts"]), (["cuts"], ["cuts"]), (["kills", "--kills", "12"], ["kills"])],
+)
+def test_the_long_part(args: list[str], names: list[str]) -> None:
+    checks = suite.long(suite.Suite(live=False), args)
+    assert [check.name for check in checks] == names
+    assert checks[0].argv[2:] == [word for word in args if word not in ("kills", "cuts")]
+
+
+def test_emulated_scenarios_are_there() -> None:
+    assert set(suite.EMULATED) <= set(suite.scenarios())

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with a job's end after a power cut, and how cuts and hogs are told of."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "long"))
+from hogs import HOGS, Meal
+from hogs import table as hog_table
+from power_cuts import HEAD, MOMENTS, Cut, judge_result, row
+
+
+def result(status: str, reason: str = "") -> dict[str, Any]:
+    return {"job": "cut-1", "status": status, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("given", "runs", "ended", "words"),
+    [
+        (result("succeeded"), 1, True, None),
+        (result("cut off", "the host went down"), 1, False, None),
+        (result("cut off", "the host went down"), 0, False, None),
+        (result("succeeded"), 2, True, "ran 2 times"),
+        (result("succeeded"), 1, False, "didn't end"),
+        (result("cut off"), 1, False, "without a reason"),
+        (result("failed", "exit code 1"), 1, False, "exit code 1"),
+    ],
+)
+def test_a_job_has_one_honest_end(given: dict[str, Any], runs: int, ended: bool, words: str | None) -> None:
+    wrong = judge_result("cut-1", given, runs, ended)
+    assert (wrong == []) if words is None else (len(wrong) == 1 and words in wrong[0])
+
+
+def test_a_row_has_a_cell_for_each_heading() -> None:
+    good = Cut(1, "job", 3.5, 61.0, 130.4, {"a": "succeeded", "b": "cut off", "c": "succeeded"})
+    bad = Cut(2, "prune", 1.0, wrong=["job x is lost\nits log", "another"])
+    columns = HEAD.splitlines()[0].count("|")
+    assert row(good).count("|") == row(bad).count("|") == columns
+    assert "1 cut off, 2 succeeded" in row(good) and "nothing" in row(good) and "not run" in row(good)
+    assert "job x is lost; another" in row(bad)
+
+
+def test_moments_are_told_apart_and_have_time() -> None:
+    assert len({one.name for one in MOMENTS}) == len(MOMENTS) == 6
+    assert all(0 <= one.window[0] < one.window[1] for one in MOMENTS)
+
+
+def test_the_hog_table() -> None:
+    meal = Meal("CPU", 10.0, 12.5, 1.24, ["docker"], "failed: killed")
+    lines = hog_table({"with": [meal], "without": [meal]}).splitlines()
+    assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
+    assert "| 1.25 | 1.2 s | docker | failed: killed |" in lines[2]
+    assert set(HOGS) == {"CPU", "memory", "fork bomb", "disk writes", "log flood"}
