@@ -100,7 +100,7 @@ class EngineDouble(Engine):
     def stop(self, name: str, seconds: float) -> None:
         self.kill(name)
 
-    def remove(self, names: Sequence[str]) -> None:
+    def remove(self, names: Sequence[str], timeout: float = 180) -> None:
         self.expect()
         for name in names:
             if name in self.made:

@@ -14,6 +14,12 @@ module             concern
 ``locks``          one runner a data root, no pruning while a job runs
 ``engine``         the container engine on the host, by its command line
 ``environment``    what a job environment is made of
+``cgroups``        where an environment's control groups are, what the kernel counts there
+``meter``          what a job uses, which of its limits it meets
+``verdict``        says that in words
+``trust``          may a cache be used after the machine went down?
+``causes``         errors of the system in words
+``start``          what a runner holds while it runs
 ``ping``           asks an engine whether it is there
 ``inner``          does the engine inside an environment answer?
 ``firstprocess``   the first process of an environment, as the kernel sees it

@@ -14,11 +14,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from matryoshka_runner.causes import explain
+from matryoshka_runner.cgroups import boot_id
 from matryoshka_runner.config import Config
-from matryoshka_runner.files import now, seconds_between
-from matryoshka_runner.jobqueue import Claim, JobQueue
+from matryoshka_runner.files import now
+from matryoshka_runner.jobqueue import Claim, Ending, JobQueue
 from matryoshka_runner.jobrun import Work
 from matryoshka_runner.paths import Paths
 
@@ -34,6 +37,8 @@ class Outcome:
     status: str
     exit_code: int | None = None
     reason: str = ""
+    usage: Mapping[str, Any] | None = None
+    """What the job used, see :mod:`~matryoshka_runner.meter`; None if that wasn't measured."""
 
 
 class Agent(ABC):
@@ -42,6 +47,8 @@ class Agent(ABC):
     name = ""
     interval = 0.1
     """Seconds between two looks for a job."""
+    folder: Path | None = None
+    """Where it has to write before a job can run."""
 
     def __init__(self, config: Config, paths: Paths) -> None:
         self.config = config
@@ -77,11 +84,15 @@ class Local(Agent):
         super().__init__(config, paths)
         root = config.agent.folder("queue", default=str(paths.queue))
         self._queue = JobQueue(root, config.name)
+        self.folder = root
         self._claims: dict[str, Claim] = {}
+        self._endings: dict[str, Ending] = {}
+        """Of jobs whose results can't be written yet."""
 
     def recover(self) -> list[Mapping[str, Any]]:
         self._queue.make_folders()
-        return list(self._queue.recover())
+        self._claims.clear()
+        return list(self._queue.recover(self._endings))
 
     def pending(self) -> bool:
         return self._queue.pending()
@@ -90,20 +101,34 @@ class Local(Agent):
         self._queue.known = frozenset(path.stem for path in self.paths.configs.glob("*.json"))
         while claim := self._queue.claim():
             if claim.refusal:
-                self._queue.finish(claim, "refused", None, claim.refusal)
+                self._end(claim, Ending("refused", None, claim.refusal))
                 continue
-            self._queue.describe(claim, runner=self.config.name, environment=environment)
-            claim.log.touch(mode=0o640)
+            try:
+                self._queue.describe(claim, runner=self.config.name, environment=environment)
+                claim.log.touch(mode=0o640)
+            except OSError as error:
+                self._endings[claim.id] = Ending("cut off", None, f"it couldn't be started: {explain(error)}")
+                raise
             self._claims[claim.id] = claim
             return Work(claim.id, script=claim.script, log=claim.log)
         return None
 
     def started(self, work: Work) -> None:
-        self._queue.describe(self._claims[work.id], started=now())
+        clock = {"boot": boot_id(), "clock": time.monotonic()}
+        self._queue.describe(self._claims[work.id], started=now(), **clock)
 
     def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
         claim = self._claims.pop(work.id)
-        return self._queue.finish(claim, outcome.status, outcome.exit_code, outcome.reason)
+        seconds = self._queue.seconds(claim)
+        ending = Ending(outcome.status, outcome.exit_code, outcome.reason, outcome.usage, now(), seconds)
+        return self._end(claim, ending)
+
+    def _end(self, claim: Claim, ending: Ending) -> Mapping[str, Any]:
+        try:
+            return self._queue.report(claim, ending)
+        except OSError:
+            self._endings[claim.id] = ending
+            raise
 
 
 class Command(Agent):
@@ -124,6 +149,7 @@ class Command(Agent):
         self._delay = 0.0
         self._not_before = 0.0
         self._times: dict[str, str] = {}
+        self._began = 0.0
 
     def pending(self) -> bool:
         return time.monotonic() >= self._not_before
@@ -136,10 +162,12 @@ class Command(Agent):
 
     def started(self, work: Work) -> None:
         self._times["started"] = now()
+        self._began = time.monotonic()
 
     def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
-        started, ended = self._times.get("started", now()), now()
-        seconds = seconds_between(started, ended)
+        ended = now()
+        started = self._times.get("started")
+        seconds = round(time.monotonic() - self._began, 3) if started else 0.0
         fast = outcome.status != "succeeded" and seconds < self.FAST
         self._delay = min(max(2 * self._delay, 1.0), self.LONGEST) if fast else 0.0
         self._not_before = time.monotonic() + self._delay
@@ -152,9 +180,10 @@ class Command(Agent):
             "reason": outcome.reason,
             "submitted": None,
             "claimed": self._times.get("claimed"),
-            "started": started,
+            "started": started or ended,
             "ended": ended,
             "seconds": seconds,
+            "usage": outcome.usage,
         }
 
 

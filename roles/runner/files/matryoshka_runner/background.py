@@ -9,6 +9,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from matryoshka_runner.causes import explain
+
 Task = Callable[[], None]
 
 
@@ -45,4 +47,4 @@ class Background:
                 task()
             except Exception as error:
                 self.failed = True
-                self._say(f"left for later: {error}")
+                self._say(f"left for later: {explain(error)}")

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from matryoshka_runner import admin, agents, dataroot, process, sweep
+from matryoshka_runner import admin, agents, dataroot, process, start, sweep
+from matryoshka_runner.causes import explain
 from matryoshka_runner.config import check_name, read
 from matryoshka_runner.engine import Engine
 from matryoshka_runner.errors import ConfigError, EngineUnavailable, HeldError, ProgramError, TurnError
 from matryoshka_runner.events import Drain, Mailbox, Stop
 from matryoshka_runner.fields import load
 from matryoshka_runner.files import read_json
-from matryoshka_runner.locks import FileLock, Gates
+from matryoshka_runner.locks import FileLock
 from matryoshka_runner.notify import notify
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.prune import parse_policy, prune_engine, prune_runner
@@ -29,6 +30,7 @@ from matryoshka_runner.runner import Runner
 from matryoshka_runner.state import State, mark_stopped
 from matryoshka_runner.submit import submit
 from matryoshka_runner.supply import Supply
+from matryoshka_runner.verdict import in_words
 
 
 def say(text: str) -> None:
@@ -44,17 +46,23 @@ def run(paths: Paths, name: str) -> int:
     signal.signal(signal.SIGHUP, lambda *_: box.put(Drain()))
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     os.umask(0o027)
-    config = read(paths, name)
-    agent = agents.make(config, paths)
-    config.directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-    lock = FileLock(config.lock)
-    lock.acquire(f"runner {name} can't start, another one uses its directory")
+    try:
+        config = read(paths, name)
+        agent = agents.make(config, paths)
+    except ConfigError as error:
+        if paths.config(check_name(name)).exists():
+            State(paths.state(name), name, "", say).change("failed", error=str(error))
+        raise
+    state = State(paths.state(name), name, config.sha256, say)
+    notify("READY=1")
+    held = start.hold(config, paths, state, box, say)
+    if held is None:
+        return 0
+    lock, gates = held
     try:
         engine = Engine()
-        state = State(paths.state(name), name, config.sha256)
         supply = Supply(config, paths, engine, box, say)
-        notify("READY=1")
-        Runner(config, agent, engine, supply, state, Gates(paths.gates, name), box, say).serve()
+        Runner(config, agent, engine, supply, state, gates, box, say).serve()
     finally:
         lock.release()
     return 0
@@ -87,9 +95,12 @@ def cleanup(paths: Paths, name: str) -> int:
     except EngineUnavailable as error:
         say(f"{error}; what is left of runner {name} is removed when it starts again")
     finally:
-        for result in agent.recover() if agent else []:
-            say(f"job {result['job']}: {result['status']}: {result['reason']}")
-        mark_stopped(paths.state(name))
+        try:
+            for result in agent.recover() if agent else []:
+                say(in_words(result))
+            mark_stopped(paths.state(name))
+        except OSError as error:
+            say(explain(error))
         if lock is not None:
             lock.release()
     return 0

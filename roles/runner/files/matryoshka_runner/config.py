@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from matryoshka_runner import SCHEMA
+from matryoshka_runner.cgroups import SLICE, SLICE_ALLOWED
 from matryoshka_runner.errors import ConfigError
 from matryoshka_runner.fields import Fields, load
 from matryoshka_runner.paths import Paths
@@ -41,6 +42,9 @@ class Limits:
     cpus: float | None = None
     memory_bytes: int | None = None
     pids: int | None = None
+    disk_bytes: int | None = None
+    """Kept by a project quota of the host's file system; the program only says when it was met."""
+    log_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Config:
     directory: Path
     cache: str
     limits: Limits
+    slice: str | None
     inner_daemon: Mapping[str, Any]
     agent: Fields
     environment_variables: Mapping[str, str] = field(repr=False)
@@ -114,6 +119,7 @@ def parse(top: Fields, digest: str) -> Config:
         directory=top.folder("directory"),
         cache=top.choice("cache", ("persistent", "none")),
         limits=_limits(top.mapping("limits", default={})),
+        slice=_slice(top),
         inner_daemon=dict(top.mapping("inner_daemon", default={}).values),
         agent=top.mapping("agent"),
         environment_variables=_variables(top.mapping("environment_variables", default={})),
@@ -145,13 +151,26 @@ def _mode(fields: Fields) -> Mode:
 
 
 def _limits(fields: Fields) -> Limits:
-    cpus = fields.limit("cpus", 0.01, "CPUs", whole=False)
-    memory = fields.limit("memory_bytes", 6 * 1024 * 1024, "bytes")
-    pids = fields.limit("pids", 1, "processes")
-    # A project quota of the host's file system keeps it; the program has nothing to do for it.
-    fields.limit("disk_bytes", 1 << 20, "bytes")
+    def count(key: str, low: int, unit: str) -> int | None:
+        number = fields.limit(key, low, unit)
+        return None if number is None else int(number)
+
+    limits = Limits(
+        cpus=fields.limit("cpus", 0.01, "CPUs", whole=False),
+        memory_bytes=count("memory_bytes", 6 << 20, "bytes"),
+        pids=count("pids", 1, "processes"),
+        disk_bytes=count("disk_bytes", 1 << 20, "bytes"),
+        log_bytes=count("log_bytes", 1 << 10, "bytes"),
+    )
     fields.finish()
-    return Limits(cpus, None if memory is None else int(memory), None if pids is None else int(pids))
+    return limits
+
+
+def _slice(top: Fields) -> str | None:
+    name = top.raw("slice", SLICE_ALLOWED, default=None)
+    if name is not None and (not isinstance(name, str) or not SLICE.fullmatch(name)):
+        raise top.refuse("slice", name, SLICE_ALLOWED)
+    return name
 
 
 def _variables(fields: Fields) -> dict[str, str]:

@@ -15,6 +15,7 @@ from matryoshka_runner.errors import ProgramError
 from matryoshka_runner.files import write_whole
 from matryoshka_runner.locks import is_held
 from matryoshka_runner.process import Run
+from matryoshka_runner.trust import ASIDE
 
 DATABASES = (
     "volumes/metadata.db",
@@ -28,7 +29,8 @@ JOB_STATE = ("volumes", "network", "swarm", "plugins", "tmp")
 """Folders of a data root that belong to a job; dockerd makes them anew. The rest is cache."""
 
 LEFT = "data-*"
-"""Name pattern of roots that don't outlive their environment, in a runner's directory."""
+"""Name pattern of roots that don't outlive their environment, in a runner's directory; those that were
+set aside stay."""
 
 
 def holders(data: Path) -> list[Path]:
@@ -38,7 +40,8 @@ def holders(data: Path) -> list[Path]:
 
 def left_roots(directory: Path) -> list[Path]:
     """Roots in a runner's directory that a crash left."""
-    return [path for path in sorted(directory.glob(LEFT)) if path.is_dir() and not path.is_symlink()]
+    found = (path for path in sorted(directory.glob(LEFT)) if not path.name.startswith(ASIDE))
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 def containers_in(data: Path) -> bool:

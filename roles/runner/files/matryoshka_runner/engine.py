@@ -51,6 +51,16 @@ class Inspection:
         return f"exit code {self.exit_code}{cause}" + (f", {self.error}" if self.error else "")
 
 
+def _state(text: str) -> dict[str, Any]:
+    try:
+        state = json.loads(text)
+    except ValueError:
+        state = None
+    if not isinstance(state, dict):
+        raise EngineError(f"docker inspect: {text[:80]!r} isn't the state of a container")
+    return state
+
+
 class Engine:
     """Docker. Every method raises EngineUnavailable if it doesn't answer, EngineError if it refuses.
 
@@ -95,6 +105,10 @@ class Engine:
         text = self.call("version", "--format", "{{.Server.APIVersion}}", timeout=20).strip()
         return tuple(int(part) for part in text.split("."))
 
+    def cgroup_driver(self) -> str:
+        """Who makes the control groups of containers: ``systemd`` or ``cgroupfs``."""
+        return self.call("info", "--format", "{{.CgroupDriver}}", timeout=30).strip()
+
     def containers(self, runner: str) -> list[Container]:
         """All containers of a runner, half-made ones too."""
         form = '{{.ID}}\t{{.Names}}\t{{.Label "' + ENVIRONMENT_LABEL + '"}}\t{{.State}}'
@@ -124,12 +138,12 @@ class Engine:
         """Ask a container to end, and end it after ``seconds``."""
         self.call("stop", "--time", str(int(seconds)), name, timeout=seconds + 60)
 
-    def remove(self, names: Sequence[str]) -> None:
+    def remove(self, names: Sequence[str], timeout: float = 180) -> None:
         """Remove containers, running or not, with their unnamed volumes; gone ones are no error."""
         if not names:
             return
         try:
-            self.call("rm", "--force", "--volumes", *names, timeout=180)
+            self.call("rm", "--force", "--volumes", *names, timeout=timeout)
         except EngineUnavailable:
             raise
         except EngineError as error:
@@ -147,7 +161,7 @@ class Engine:
             if any(sign in result.err for sign in UNREACHABLE) or result.code == 127:
                 raise EngineUnavailable(f"docker inspect: {result.detail}")
             raise EngineError(f"docker inspect: {result.detail}")
-        state: dict[str, Any] = json.loads(result.out)
+        state = _state(result.out)
         return Inspection(
             bool(state.get("Running")),
             int(state.get("Pid") or 0),

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matryoshka_runner.cgroups import Place, slice_path
 from matryoshka_runner.config import Config
 from matryoshka_runner.engine import ENVIRONMENT_LABEL, RUNNER_LABEL
 from matryoshka_runner.files import now, write_whole
@@ -19,6 +20,8 @@ from matryoshka_runner.process import Run
 
 CGROUPNS_API = (1, 41)
 """Docker 20.10, the first that can give a container its own cgroup namespace."""
+OOM_SCORE = 500
+"""Where the host runs out of memory, environments end before what the host itself needs (``proc(5)``)."""
 INNER_DAEMON_FILE = "/etc/docker/daemon.json"
 READY_PROGRAM = "/usr/local/sbin/environment-ready"
 """Part of every environment image: ends with 0 when the inner engine answers."""
@@ -35,6 +38,8 @@ class Environment:
     started: str = ""
     ready_seconds: float | None = None
     pid: int = 0
+    container_id: str = ""
+    place: Place | None = field(default=None, repr=False)
     first: FirstProcess | None = field(default=None, repr=False)
     began: float = 0.0
 
@@ -90,13 +95,13 @@ class HandedIn:
 
 
 def create_arguments(
-    config: Config, environment: Environment, files: HandedIn, api: tuple[int, ...]
+    config: Config, environment: Environment, files: HandedIn, api: tuple[int, ...], driver: str = ""
 ) -> list[str]:
     """Arguments of ``docker create`` for ``environment``.
 
     :param api: the engine's API version.
+    :param driver: who makes the engine's control groups, ``systemd`` or ``cgroupfs``.
     """
-    limits = config.limits
     words = [
         f"--name={environment.container}",
         f"--hostname={config.name}",
@@ -106,6 +111,7 @@ def create_arguments(
         "--restart=no",
         "--pull=never",
         f"--env-file={files.variables}",
+        f"--oom-score-adj={OOM_SCORE}",
     ]
     if config.mode.runtime != "runc":
         words.append(f"--runtime={config.mode.runtime}")
@@ -113,18 +119,27 @@ def create_arguments(
         words.append("--privileged")
     if api >= CGROUPNS_API:
         words.append("--cgroupns=private")
-    if limits.cpus is not None:
-        words.append(f"--cpus={limits.cpus:g}")
-    if limits.memory_bytes is not None:
-        words += [f"--memory={limits.memory_bytes}", f"--memory-swap={limits.memory_bytes}"]
-    if limits.pids is not None:
-        words.append(f"--pids-limit={limits.pids}")
+    words += _bounds(config, driver)
     words.append("--tmpfs=/run:exec,mode=755")
     if config.mode.inner_engine:
         words.append(f"--volume={environment.data_root}:{config.mode.inner_data_root}")
         words.append(f"--volume={files.daemon}:{INNER_DAEMON_FILE}:ro")
     words += [f"--volume={mount}" for mount in config.mounts]
     return [*words, config.image]
+
+
+def _bounds(config: Config, driver: str) -> list[str]:
+    """A runner's slice has its limits; without one the environment itself gets them."""
+    limits, words = config.limits, []
+    if config.slice is not None:
+        return [f"--cgroup-parent={config.slice if driver == 'systemd' else slice_path(config.slice)}"]
+    if limits.cpus is not None:
+        words.append(f"--cpus={limits.cpus:g}")
+    if limits.memory_bytes is not None:
+        words += [f"--memory={limits.memory_bytes}", f"--memory-swap={limits.memory_bytes}"]
+    if limits.pids is not None:
+        words.append(f"--pids-limit={limits.pids}")
+    return words
 
 
 def iptables_backend(run: Run) -> str | None:

@@ -36,11 +36,15 @@ class EnvironmentEnded:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """A job's program ended, or the way to it broke: then ``exit_code`` is None and ``how`` says why."""
+    """A job's program ended, or the way to it broke: then ``exit_code`` is None and ``how`` says why.
+
+    ``thrown`` is how many bytes of its output were over the log's limit; None if that isn't known.
+    """
 
     environment: str
     exit_code: int | None
     how: str = ""
+    thrown: int | None = None
 
 
 Event = Stop | Drain | EngineReach | EnvironmentEnded | JobEnded

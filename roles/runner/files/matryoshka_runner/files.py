@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,21 @@ def seconds_between(start: str, end: str) -> float:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flags: int) -> None:
+    number = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(number)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(number)
 
@@ -55,8 +68,11 @@ def write_whole(path: Path, text: str, mode: int = 0o644, durable: bool = True) 
             if durable:
                 os.fsync(stream.fileno())
         os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
@@ -71,5 +87,5 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file, or None if it isn't there or isn't JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -25,17 +25,29 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matryoshka_runner.files import now, read_json, seconds_between, stamp, sync_folder, write_json
+from matryoshka_runner.causes import is_lack
+from matryoshka_runner.cgroups import boot_id
+from matryoshka_runner.files import (
+    now,
+    read_json,
+    seconds_between,
+    stamp,
+    sync_file,
+    sync_folder,
+    write_json,
+)
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 ID_ALLOWED = "1 to 128 letters, digits and . _ + -, with a letter or digit first"
 SETTLED = 2.0
 """Seconds without a change after which a file counts as written, where the file system has no leases."""
+STATUSES = ("succeeded", "failed", "cut off", "refused")
 FOLDERS = {"new": 0o2770, "claimed": 0o2750, "done": 0o2750, "refused": 0o2750}
 
 
@@ -56,6 +68,18 @@ class Claim:
         return self.folder / "log"
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended, see :class:`~matryoshka_runner.agents.Outcome`."""
+
+    status: str
+    exit_code: int | None
+    reason: str
+    usage: Mapping[str, Any] | None = None
+    ended: str | None = None
+    seconds: float | None = None
+
+
 class JobQueue:
     """The queue in ``root``, as seen by ``runner``.
 
@@ -70,15 +94,20 @@ class JobQueue:
         self._look_again = 0.0
 
     def make_folders(self) -> None:
-        """Make what isn't there, of the group that ``root`` has."""
+        """Make what isn't there, of the group that ``root`` has, durably."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o755)
+        before = set(os.listdir(self.root))
         for name, mode in FOLDERS.items():
             folder = self.root / name
-            if not folder.exists():
-                folder.mkdir()
+            if name not in before:
+                folder.mkdir(exist_ok=True)
                 os.chown(folder, -1, self.root.stat().st_gid)
                 folder.chmod(mode)
-        (self.root / "claimed" / self.runner).mkdir(exist_ok=True, mode=0o2750)
+        own = self.root / "claimed" / self.runner
+        if not own.is_dir():
+            own.mkdir(exist_ok=True, mode=0o2750)
+            for changed in (own.parent, self.root, self.root.parent):
+                sync_folder(changed)
 
     def pending(self) -> bool:
         """False if nothing can have come since the last claim found nothing; costs one system call."""
@@ -102,36 +131,43 @@ class JobQueue:
             if claim:
                 return claim
         # A file written to in the last moment may not have changed the folder's time.
-        settled = time.time_ns() - seen > 50_000_000
+        settled = not 0 <= time.time_ns() - seen <= 50_000_000
         self._seen = seen if settled else None
         self._look_again = time.monotonic() + pause
         return None
 
     def describe(self, claim: Claim, **values: Any) -> None:
         """Note what is known of a claimed job, for the report if it is cut off."""
-        content = read_json(claim.folder / "claim.json") or {}
+        content = self._known(claim)
         write_json(claim.folder / "claim.json", {**content, **values}, 0o640)
 
     def finish(self, claim: Claim, status: str, exit_code: int | None, reason: str) -> dict[str, Any]:
+        """:meth:`report` for a job that ends now."""
+        return self.report(claim, Ending(status, exit_code, reason))
+
+    def seconds(self, claim: Claim) -> float | None:
+        """How long a job has run until now, see :func:`elapsed`."""
+        return elapsed(self._known(claim))
+
+    def report(self, claim: Claim, ending: Ending) -> dict[str, Any]:
         """Report the job's end durably, and only then move it out of ``claimed``; the result."""
-        known = read_json(claim.folder / "claim.json") or {}
-        started, ended = known.get("started"), now()
+        known = self._known(claim)
         result = {
             "job": claim.id,
             "runner": self.runner,
             "environment": known.get("environment"),
-            "status": status,
-            "exit_code": exit_code,
-            "reason": reason,
+            "status": ending.status,
+            "exit_code": ending.exit_code,
+            "reason": ending.reason,
             "submitted": known.get("submitted"),
             "claimed": known.get("claimed"),
-            "started": started,
-            "ended": ended,
-            "seconds": seconds_between(started, ended) if started else None,
+            "started": known.get("started"),
+            "ended": ending.ended or now(),
+            "seconds": ending.seconds if ending.ended else elapsed(known),
+            "usage": ending.usage,
         }
         if claim.log.exists():
-            with open(claim.log, "rb") as log:
-                os.fsync(log.fileno())
+            sync_file(claim.log)
         return self._put_away(claim, result)
 
     def left(self) -> list[Claim]:
@@ -139,24 +175,38 @@ class JobQueue:
         folder = self.root / "claimed" / self.runner
         claims = []
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") and not any(path.iterdir()):
-                path.rmdir()
-            else:
+            if path.name.startswith(".") and not os.path.lexists(path / "script"):
+                discard(path)
+            elif path.is_dir():
                 claims.append(self._settle(path) if path.name.startswith(".") else Claim(path.name, path))
         return claims
 
-    def recover(self) -> list[dict[str, Any]]:
-        """Report every job that a crash left as cut off; their results."""
+    def recover(self, endings: MutableMapping[str, Ending] | None = None) -> list[dict[str, Any]]:
+        """Report every job that a crash or a power cut left, as cut off; their results.
+
+        :param endings: of jobs that have ended, by id, whose results couldn't be written before.
+        """
         results = []
+        endings = {} if endings is None else endings
         for claim in self.left():
             ready = read_json(claim.folder / "result.json")
-            if isinstance(ready, dict):
-                results.append(self._put_away(claim, ready))
-            else:
-                started = (read_json(claim.folder / "claim.json") or {}).get("started")
-                when = "while the job ran" if started else "before the job started"
-                results.append(self.finish(claim, "cut off", None, f"the runner ended {when}"))
+            if isinstance(ready, dict) and ready.get("status") in STATUSES:
+                results.append(self._put_away(claim, {"reason": "", "exit_code": None, **ready}))
+                continue
+            ending = endings.get(claim.id) or Ending("cut off", None, self._why_left(claim))
+            results.append(self.report(claim, ending))
+            endings.pop(claim.id, None)
         return results
+
+    def _known(self, claim: Claim) -> dict[str, Any]:
+        known = read_json(claim.folder / "claim.json")
+        return known if isinstance(known, dict) else {}
+
+    def _why_left(self, claim: Claim) -> str:
+        known = self._known(claim)
+        when = "while the job ran" if known.get("started") else "before the job started"
+        went_down = known.get("boot") not in (None, boot_id())
+        return f"the machine went down {when}" if went_down else f"the runner ended {when}"
 
     def _candidates(self, new: Path) -> Iterator[os.DirEntry[str]]:
         entries = []
@@ -187,13 +237,18 @@ class JobQueue:
         holding = self.root / "claimed" / self.runner / f".{secrets.token_hex(4)}.{name}"
         holding.mkdir(mode=0o2750)
         try:
+            # Before the rename: where there is no room for a note, the job stays where it is.
+            about = {"submitted": stamp(os.lstat(path).st_mtime), "claimed": now(), "boot": boot_id()}
+            write_json(holding / "claim.json", about, 0o640, durable=False)
             os.rename(path, holding / "script")
-        except OSError:
-            holding.rmdir()
+        except OSError as error:
+            discard(holding)
+            if is_lack(error):
+                raise
             return None
         refusal = refusal or unfit(holding / "script", path.parent.stat())
-        submitted = os.lstat(holding / "script").st_mtime
-        write_json(holding / "claim.json", {"submitted": stamp(submitted), "claimed": now()}, 0o640)
+        sync_file(holding / "claim.json")
+        sync_folder(holding)
         claim = self._settle(holding, refusal)
         for changed in (path.parent, claim.folder.parent):
             sync_folder(changed)
@@ -230,6 +285,26 @@ class JobQueue:
         return result
 
 
+def discard(holding: Path) -> None:
+    """Remove a folder that was to hold a job and holds none."""
+    with suppress(OSError):
+        (holding / "claim.json").unlink(missing_ok=True)
+        holding.rmdir()
+
+
+def elapsed(known: Mapping[str, Any]) -> float | None:
+    """Seconds since a job started, by the clock that nobody can set; None if the machine went down since."""
+    started, clock = known.get("started"), known.get("clock")
+    if not isinstance(started, str):
+        return None
+    if isinstance(clock, (int, float)):
+        return round(time.monotonic() - clock, 3) if known.get("boot") == boot_id() else None
+    try:
+        return max(0.0, seconds_between(started, now()))
+    except ValueError:
+        return None
+
+
 def still_written(path: Path) -> bool:
     """True if anyone has ``path`` open for writing; it isn't judged or claimed then.
 
@@ -246,7 +321,7 @@ def still_written(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        return time.time() - os.fstat(number).st_mtime < SETTLED
+        return 0 <= time.time() - os.fstat(number).st_mtime < SETTLED
     finally:
         os.close(number)
 

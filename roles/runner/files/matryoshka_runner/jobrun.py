@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import select
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,21 +20,32 @@ from pathlib import Path
 from matryoshka_runner.engine import Engine, errors_of
 from matryoshka_runner.environment import Environment
 from matryoshka_runner.events import JobEnded, Mailbox
+from matryoshka_runner.verdict import amount
 
 LINGER = 1.0
 """Seconds that the client may take to end after the job: a job's background process can keep it."""
 
 WRAPPER = """\
-token=$1 size=$2; shift 2
+token=$1 size=$2 limit=$3; shift 3
 mkdir -p /job /work && cd /work || exit
 if [ "$size" -ge 0 ]; then
     cat > /job/script && chmod 0755 /job/script && [ "$(wc -c < /job/script)" -eq "$size" ] ||
         { echo "the script didn't arrive whole" >&2; exit 1; }
 fi
-"$@" < /dev/null 2>&1
-echo "$token $?" >&2
+if [ "$limit" -lt 0 ]; then
+    "$@" < /dev/null 2>&1
+    echo "$token $?" >&2
+    exit
+fi
+at_once=
+if command -v stdbuf > /dev/null; then at_once='stdbuf -o0'; fi
+{ "$@" < /dev/null 2>&1 3>&-; echo "$token $?" >&3; } 3>&2 | { $at_once head -c "$limit"; exec wc -c >&2; }
 """
-"""Runs in the environment. Its standard error is ours alone: the job's goes where its output goes."""
+"""Runs in the environment. Its standard error is ours alone: the job's goes where its output goes.
+
+With a limit the output goes through ``head``, which takes exactly as much as it is told and, unbuffered,
+hands each piece on as it comes; ``wc`` then throws the rest away where it arises and counts it.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,13 @@ def command_for(script: Path) -> list[str]:
     return ["/job/script"] if start[:2] == b"#!" or start == b"\x7fELF" else ["sh", "/job/script"]
 
 
-def start(engine: Engine, environment: Environment, work: Work, box: Mailbox) -> subprocess.Popen[bytes]:
-    """Start ``work``; a :class:`JobEnded` arrives in ``box`` when it has ended. Returns the client."""
+def start(
+    engine: Engine, environment: Environment, work: Work, box: Mailbox, log_bytes: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``work``; a :class:`JobEnded` arrives in ``box`` when it has ended. Returns the client.
+
+    :param log_bytes: how much of the output is let through; None is all.
+    """
     token = f"matryoshka-exit-{secrets.token_hex(8)}"
     with ExitStack() as stack:
         stdin, stdout, size = subprocess.DEVNULL, None, -1
@@ -66,9 +84,10 @@ def start(engine: Engine, environment: Environment, work: Work, box: Mailbox) ->
             options.append("--interactive")
         if work.log is not None:
             stdout = stack.enter_context(open(work.log, "ab")).fileno()
+        limit = -1 if log_bytes is None else log_bytes
         client = engine.spawn(
             environment.container,
-            ["sh", "-c", WRAPPER, "job", token, str(size), *command],
+            ["sh", "-c", WRAPPER, "job", token, str(size), str(limit), *command],
             options=options,
             stdin=stdin,
             stdout=stdout,
@@ -81,22 +100,56 @@ def start(engine: Engine, environment: Environment, work: Work, box: Mailbox) ->
 
 def _listen(client: subprocess.Popen[bytes], environment: str, token: str, box: Mailbox) -> None:
     pattern = re.compile(re.escape(token) + r" (\d+)\n")
-    said = ""
+    said, code, until = "", None, 0.0
     stream = errors_of(client)
-    while True:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    while code is None or poll.poll(max(0.0, until - time.monotonic()) * 1000):
         chunk = os.read(stream.fileno(), 4096)
+        if not chunk:
+            break
         said = (said + chunk.decode(errors="replace"))[-4096:]
         match = pattern.search(said)
-        if match:
-            try:
-                client.wait(LINGER)
-            except subprocess.TimeoutExpired:
-                client.kill()
-            box.put(JobEnded(environment, int(match[1])))
-            break
-        if not chunk:
-            code = client.wait()
-            box.put(JobEnded(environment, None, " ".join(said.split()) or f"docker exec ended with {code}"))
-            break
+        if match and code is None:
+            code, until = int(match[1]), time.monotonic() + LINGER
+    if code is None:
+        ended = client.wait()
+        box.put(JobEnded(environment, None, " ".join(said.split()) or f"docker exec ended with {ended}"))
+    else:
+        try:
+            client.wait(max(0.05, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            client.kill()
+        thrown = re.findall(r"^ *(\d+)$", said, re.MULTILINE)
+        box.put(JobEnded(environment, code, thrown=int(thrown[-1]) if thrown else None))
     client.wait()
     stream.close()
+
+
+def cut_note(log: Path | None, log_bytes: int | None, thrown: int | None) -> str:
+    """What a log that was cut says of it; empty if it is whole.
+
+    :param thrown: as in :class:`JobEnded`.
+    """
+    if log_bytes is None or thrown == 0:
+        return ""
+    if thrown is not None:
+        return f"the log is cut at its limit of {amount(log_bytes)}; {thrown} bytes more were thrown away"
+    try:
+        cut = log is not None and log.stat().st_size >= log_bytes
+    except OSError:
+        cut = False
+    return (
+        f"the log is cut at its limit of {amount(log_bytes)}; what came after was thrown away" if cut else ""
+    )
+
+
+def end_log(log: Path, lines: Sequence[str]) -> None:
+    """Put last lines of the runner's own under a job's log."""
+    with open(log, "r+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size:
+            stream.seek(size - 1)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write("".join(f"matryoshka: {line}\n" for line in lines).encode())

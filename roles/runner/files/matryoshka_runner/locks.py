@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from matryoshka_runner.errors import HeldError, TurnError
@@ -40,13 +40,16 @@ class FileLock:
             holder = os.read(number, 64).decode(errors="replace").strip() or "unknown"
             os.close(number)
             raise HeldError(f"{purpose}: {self.path} is held by process {holder}") from None
-        os.ftruncate(number, 0)
-        os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
         self._number = number
+        # Only for people, and for the message above: the lock holds without it.
+        with suppress(OSError):
+            os.ftruncate(number, 0)
+            os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         if self._number is not None:
-            os.ftruncate(self._number, 0)
+            with suppress(OSError):
+                os.ftruncate(self._number, 0)
             os.close(self._number)
             self._number = None
 

@@ -28,6 +28,9 @@ OWN_LABELS = ("matryoshka.runner", "matryoshka.role")
 class Policy:
     """What is pruned.
 
+    Ages are differences of wall-clock times, here as in Docker: where the clock was set back, what was made
+    before counts as younger and stays longer; set forward, as older. It never waits for a time of the clock.
+
     :param until: only what is older than this, as Docker writes durations (``168h``).
     :param keep_labels: things with one of these labels (``name`` or ``name=value``) stay.
     :param wait_seconds: how long to wait for jobs to end.

@@ -8,10 +8,13 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from matryoshka_runner import jobrun
 from matryoshka_runner.agents import Agent, Outcome
+from matryoshka_runner.causes import explain, lack_of_room
 from matryoshka_runner.config import Config
 from matryoshka_runner.engine import Engine
 from matryoshka_runner.environment import Environment
@@ -20,8 +23,10 @@ from matryoshka_runner.events import Mailbox
 from matryoshka_runner.files import now
 from matryoshka_runner.jobrun import Work
 from matryoshka_runner.locks import Gates
+from matryoshka_runner.meter import SAMPLE, Meter
 from matryoshka_runner.state import State
 from matryoshka_runner.supply import Leaving, Supply
+from matryoshka_runner.verdict import in_words, met, used
 
 HEALTH = 5.0
 """Seconds between two checks of an idle environment."""
@@ -98,8 +103,10 @@ class Runner:
                 break
             except (ProgramError, OSError) as error:
                 environment = None
-                self.say(f"failed: {error}")
-                self.state.change("failed", environment=None, next=None, job=None, error=str(error))
+                why = explain(error, again=True)
+                self.say(f"failed: {why}")
+                self.state.change("failed", environment=None, next=None, job=None, error=why)
+                self._show_set_aside()
                 away = isinstance(error, EngineUnavailable)
                 self._pause((unreachable if away else unfit).next())
         self._leave(environment)
@@ -107,13 +114,19 @@ class Runner:
     def _report_cut_off(self) -> None:
         """No job runs now: those that are still claimed were cut off."""
         for result in self.agent.recover():
-            self.say(f"job {result['job']}: {result['status']}: {result['reason']}")
+            self.say(in_words(result))
             self._count(result)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.box.leaving and time.monotonic() < until:
-            self.box.wait(until - time.monotonic())
+            self.state.catch_up()
+            self.box.wait(min(SAMPLE, until - time.monotonic()))
+
+    def _show_set_aside(self) -> None:
+        found = self.supply.trust.found(self.state["set_aside"])
+        if found != self.state["set_aside"]:
+            self.state.change(set_aside=found)
 
     def _ready(self, environment: Environment) -> None:
         if self._job_ended is not None:
@@ -122,6 +135,7 @@ class Runner:
             self._job_ended = None
         self.state["timings"]["ready_seconds"] = environment.ready_seconds
         self.state.change("ready", environment=environment.as_state(), job=None, error=None)
+        self._show_set_aside()
         self.say(f"{environment.container} is ready after {environment.ready_seconds} s")
         self.supply.make_spare()
 
@@ -134,6 +148,7 @@ class Runner:
                 self.box.forget(environment.id)
                 return False
             self._show_reach()
+            self.state.catch_up()
             if time.monotonic() >= check and not self.box.engine_away:
                 strikes = 0 if self.supply.healthy(environment) else strikes + 1
                 check = time.monotonic() + (1.0 if strikes else HEALTH)
@@ -141,7 +156,7 @@ class Runner:
                     self.say(f"the inner engine of {environment.container} doesn't answer any more")
                     return False
             self._show_spare()
-            if not self.box.engine_away and self.agent.pending() and self.gates.enter():
+            if self.state["state"] == "ready" and self.agent.pending() and self.gates.enter():
                 try:
                     work = self.agent.claim(environment.id)
                     if work is not None:
@@ -153,11 +168,23 @@ class Runner:
         return False
 
     def _show_reach(self) -> None:
-        """An engine that keeps containers alive while it is down leaves the environment as it is."""
-        if self.box.engine_away and self.state["state"] == "ready":
-            self.state.change("failed", error="the engine on the host doesn't answer; no job is taken")
-        elif not self.box.engine_away and self.state["state"] == "failed":
+        """What keeps a ready environment from taking a job: a lost engine, which may come back; a full disk."""
+        if self.box.engine_away:
+            why = "the engine on the host doesn't answer; no job is taken"
+        else:
+            lack = self._lack()
+            why = f"{lack}; no job is taken until then" if lack else ""
+        if why and self.state["state"] == "ready":
+            self.say(why)
+            self.state.change("failed", error=why)
+        elif not why and self.state["state"] == "failed":
             self.state.change("ready", error=None)
+
+    def _lack(self) -> str:
+        """Where there is no room for what a job needs before it can run; empty if there is."""
+        folders = (self.supply.run_folder, self.agent.folder)
+        lacks = (lack_of_room(folder) for folder in folders if folder is not None)
+        return next((lack for lack in lacks if lack), "")
 
     def _show_spare(self) -> None:
         spare = self.supply.spare
@@ -166,25 +193,48 @@ class Runner:
             self.state.change(next=shown)
 
     def _run(self, environment: Environment, work: Work) -> None:
-        self.agent.started(work)
         self.state.change("running", job={"id": work.id, "started": now()})
         self.say(f"job {work.id} runs in {environment.container}")
         client: subprocess.Popen[bytes] | None = None
-        try:
-            client = jobrun.start(self.engine, environment, work, self.box)
-            outcome = self._await(environment)
-        except OSError as error:
-            outcome = Outcome("cut off", None, f"the job couldn't be started: {error}")
+        with closing(Meter(environment.place, environment.data_root)) as meter:
+            try:
+                self.agent.started(work)
+                if environment.place is not None:
+                    environment.place.environment.die_whole()
+                client = jobrun.start(self.engine, environment, work, self.box, self.config.limits.log_bytes)
+                outcome = self._await(environment, meter)
+            except OSError as error:
+                outcome = Outcome("cut off", None, f"the job couldn't be started: {explain(error)}")
+            outcome = replace(outcome, usage=meter.usage())
         self._job_ended = time.monotonic()
         if outcome.status == "cut off":
             self._silence(environment, client)
-        result = self.agent.finish(work, outcome)
+        self._end_log(environment, work, outcome)
+        try:
+            result = self.agent.finish(work, outcome)
+        except OSError:
+            self._silence(environment, client)
+            raise
         self._count(result)
         self.state.change("cleaning", job=None)
-        code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
-        self.say(
-            f"job {result['job']}: {outcome.status}{code}" + (f": {outcome.reason}" if outcome.reason else "")
-        )
+        self.say(in_words(result))
+        self.say(f"job {result['job']}: used {used(outcome.usage or {}) or 'what the kernel does not tell'}")
+
+    def _end_log(self, environment: Environment, work: Work, outcome: Outcome) -> None:
+        """The log's last lines say if it was cut, and why the job didn't go on."""
+        ended = self.box.jobs.get(environment.id)
+        thrown = ended.thrown if ended else None
+        note = jobrun.cut_note(work.log, self.config.limits.log_bytes, thrown)
+        lines = [line for line in (note, outcome.reason) if line]
+        if work.log is None:
+            if note:
+                self.say(f"job {work.id}: {note}")
+            return
+        try:
+            if lines:
+                jobrun.end_log(work.log, lines)
+        except OSError as error:
+            self.say(f"job {work.id}: the log's last line can't be written: {explain(error)}")
 
     def _silence(self, environment: Environment, client: subprocess.Popen[bytes] | None) -> None:
         """Make sure that a job which is reported as cut off doesn't go on."""
@@ -197,21 +247,22 @@ class Runner:
         self.box.wait(0.2)
 
     def _count(self, result: Mapping[str, Any]) -> None:
-        last = {key: result.get(key) for key in ("exit_code", "status", "started", "ended")}
+        keys = ("exit_code", "status", "reason", "started", "ended", "usage")
+        last = {key: result.get(key) for key in keys}
         self.state.change(last_job={"id": result["job"], **last}, jobs_done=self.state["jobs_done"] + 1)
 
-    def _await(self, environment: Environment) -> Outcome:
+    def _await(self, environment: Environment, meter: Meter) -> Outcome:
         """Wait for the end of the running job; how it ended."""
         drained_by: float | None = None
         while True:
             ended = self.box.jobs.get(environment.id)
             if ended is not None:
-                return self._judge(environment, ended.exit_code, ended.how)
+                return self._judge(environment, ended.exit_code, ended.how, meter)
             if environment.id in self.box.ended:
                 self._wait_for_job_end(environment)
                 ended = self.box.jobs.get(environment.id)
                 code = ended.exit_code if ended else None
-                return self._judge(environment, code, "")
+                return self._judge(environment, code, "", meter)
             if self.box.stop:
                 return self._stopped()
             if self.box.drain and drained_by is None:
@@ -221,33 +272,41 @@ class Runner:
             if drained_by is not None and time.monotonic() >= drained_by:
                 reason = f"drain timeout: the job still ran after {self.config.drain_timeout:g} s of draining"
                 return Outcome("cut off", None, reason)
-            self.box.wait(60.0 if drained_by is None else min(60.0, drained_by - time.monotonic()))
+            self.state.catch_up()
+            self.box.wait(SAMPLE if drained_by is None else min(SAMPLE, drained_by - time.monotonic()))
+            meter.sample()
 
     def _wait_for_job_end(self, environment: Environment) -> None:
         until = time.monotonic() + REASON
         while environment.id not in self.box.jobs and time.monotonic() < until:
             self.box.wait(until - time.monotonic())
 
-    def _judge(self, environment: Environment, code: int | None, how: str) -> Outcome:
-        """A failure counts as the job's own only if its environment is well."""
+    def _judge(self, environment: Environment, code: int | None, how: str, meter: Meter) -> Outcome:
+        """A failure counts as the job's own only if its environment is well. Says which limits were met."""
         if code == 0:
             return Outcome("succeeded", 0)
         if code is not None and environment.id not in self.box.ended and self._well(environment):
-            return Outcome("failed", code)
+            return Outcome("failed", code, self._limits_met(environment, meter))
         until = time.monotonic() + REASON
         while environment.id not in self.box.ended and not self.box.engine_away and time.monotonic() < until:
             self.box.wait(until - time.monotonic())
         if self.box.stop:
             return self._stopped()
         if environment.id in self.box.ended:
-            return Outcome(
-                "cut off", None, f"the environment ended during the job: {self.box.ended[environment.id]}"
-            )
-        if self.box.engine_away:
-            return Outcome("cut off", None, "the engine on the host stopped answering during the job")
-        if code is not None:
-            return Outcome("cut off", None, "the inner engine stopped answering during the job")
-        return Outcome("cut off", None, f"the connection to the job broke: {how}")
+            why = f"the environment ended during the job: {self.box.ended[environment.id]}"
+        elif self.box.engine_away:
+            why = "the engine on the host stopped answering during the job"
+        elif code is not None:
+            why = "the inner engine stopped answering during the job"
+        else:
+            lack = self._lack()
+            why = f"the connection to the job broke: {how}" + (f"; {lack}" if lack else "")
+        limits = self._limits_met(environment, meter)
+        return Outcome("cut off", None, f"{limits}; {why}" if limits else why)
+
+    def _limits_met(self, environment: Environment, meter: Meter) -> str:
+        out_of_memory = "out of memory" in self.box.ended.get(environment.id, "")
+        return met(meter.evidence(), self.config.limits, out_of_memory)
 
     def _stopped(self) -> Outcome:
         """systemd stops a runner too when the engine that it needs has died."""
@@ -269,5 +328,5 @@ class Runner:
         try:
             self.supply.take_down(environment)
         except (ProgramError, OSError) as error:
-            self.say(f"left for the next start to remove: {error}")
+            self.say(f"left for the next start to remove: {explain(error)}")
         self.state.change("stopped", environment=None, next=None, job=None, error=None)

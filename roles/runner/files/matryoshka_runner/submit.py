@@ -13,9 +13,11 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from matryoshka_runner.causes import explain
 from matryoshka_runner.errors import EXIT_FAILED, EXIT_REFUSED, EXIT_TRY_LATER, ProgramError
 from matryoshka_runner.files import read_json, sync_folder
 
@@ -52,15 +54,29 @@ def hand_in(source: Path, queue: Path, runner: str | None) -> str:
             os.fchmod(write.fileno(), 0o640)
             shutil.copyfileobj(read, write)
             write.flush()
+            last_in_line(write.fileno(), new)
             os.fsync(write.fileno())
         os.rename(hidden, new / (f"{identity}@{runner}" if runner else identity))
         sync_folder(new)
     except BaseException as error:
-        hidden.unlink(missing_ok=True)
+        with suppress(OSError):
+            hidden.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise ProgramError(f"{new}: the job can't be handed in: {error.strerror}") from None
+            raise ProgramError(f"{new}: the job can't be handed in: {explain(error)}") from None
         raise
     return identity
+
+
+def last_in_line(file: int, new: Path) -> None:
+    """Jobs are taken by their files' times: give ``file`` one after all that wait, wherever the clock was set to."""
+    newest = 0
+    with os.scandir(new) as found:
+        for entry in found:
+            with suppress(OSError):
+                if not entry.name.startswith("."):
+                    newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+    if newest >= os.fstat(file).st_mtime_ns:
+        os.utime(file, ns=(newest, newest + 1_000_000))
 
 
 class Follower:
@@ -130,7 +146,8 @@ def report(result: dict[str, Any], say: Callable[[str], None]) -> int:
         say(f"{result.get('job')}: {status}: {result.get('reason')}")
         return EXIT_TRY_LATER if status == "cut off" else EXIT_REFUSED
     where = f"{result.get('seconds')} s on runner {result.get('runner')}"
-    say(f"{result.get('job')}: {status}, exit code {code}, {where}")
+    why = f": {result['reason']}" if result.get("reason") else ""
+    say(f"{result.get('job')}: {status}, exit code {code}, {where}{why}")
     return code if isinstance(code, int) else EXIT_FAILED
 
 

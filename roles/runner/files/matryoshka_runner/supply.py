@@ -13,6 +13,8 @@ from pathlib import Path
 
 from matryoshka_runner import dataroot, inner, process, sweep
 from matryoshka_runner.background import Background
+from matryoshka_runner.causes import explain
+from matryoshka_runner.cgroups import place_of
 from matryoshka_runner.config import Config
 from matryoshka_runner.engine import Engine
 from matryoshka_runner.environment import (
@@ -25,12 +27,19 @@ from matryoshka_runner.environment import (
 from matryoshka_runner.errors import EngineError, EngineUnavailable, EnvironmentFailed, ProgramError
 from matryoshka_runner.events import EngineReach, EnvironmentEnded, Mailbox
 from matryoshka_runner.firstprocess import FirstProcess
+from matryoshka_runner.meter import Disk
 from matryoshka_runner.paths import Paths
+from matryoshka_runner.trust import Trust, set_aside_roots
+from matryoshka_runner.verdict import amount
 
 GLANCE = 0.02
 """Seconds between two looks at the inner engine's socket."""
 ASK = 1.0
 """Seconds between two runs of the image's own health check."""
+CORRUPT = 2
+"""So many times in a row an inner engine may not get ready on a persistent root; then it is set aside."""
+LEAVING = 40.0
+"""Seconds that the engine is given for each step when the runner leaves."""
 BLIND = 3.0
 """Seconds until that check is run though the inner engine's socket can't be seen from here."""
 
@@ -39,6 +48,11 @@ CLEAN = 'ids=$(docker ps -aq --no-trunc) || exit; [ -z "$ids" ] || docker rm --f
 
 class Leaving(Exception):
     """The runner was told to leave while it waited."""
+
+
+def _is_full(path: Path) -> bool:
+    disk = Disk.of(path)
+    return disk is not None and disk.full
 
 
 class Supply:
@@ -69,23 +83,37 @@ class Supply:
         self._files: HandedIn | None = None
         self._spare: Environment | None = None
         self._making = threading.Lock()
+        self._driver = ""
+        self._unready = 0
+        self.trust = Trust(config.data, say)
+        self.run_folder = paths.run
+        """Where the engine too has to write before anything can be started."""
 
     @property
     def spare(self) -> Environment | None:
         return self._spare
 
-    def clear(self) -> None:
-        """Remove every container of this runner and every root that doesn't outlive one."""
-        self.background.finish()
-        with self._making:
+    def clear(self, patience: float = 600.0) -> None:
+        """Remove every container of this runner and every root that doesn't outlive one.
+
+        :param patience: seconds that the engine is given.
+        """
+        self.background.finish(patience)
+        if not self._making.acquire(timeout=patience):
+            raise EngineError("the engine still makes the next environment")
+        try:
             self._spare = None
-            sweep.containers(self.engine, self.config.name)
+            sweep.containers(self.engine, self.config.name, patience)
+        finally:
+            self._making.release()
         sweep.roots(self.config.directory, self._run)
         self.background.failed = False
 
     def first(self) -> Environment:
         """An environment that is ready, on a host in whatever state."""
         self._api = self.engine.api_version()
+        if self.config.slice is not None:
+            self._driver = self.engine.cgroup_driver()
         self.clear()
         self._files = HandedIn.write(
             self._paths.handed_in(self.config.name), self.config, iptables_backend(self._run)
@@ -117,8 +145,14 @@ class Supply:
                 environment.first.kill()
             raise
         if environment is not None and self.config.persistent:
-            self.engine.stop(environment.container, self.config.stop_timeout)
-        self.clear()
+            try:
+                self.engine.stop(environment.container, self.config.stop_timeout)
+            except EngineError as error:
+                self._say(f"{explain(error)}; it is killed")
+                if environment.first is not None:
+                    environment.first.kill()
+        self.clear(LEAVING)
+        self._settle()
         dataroot.remove_tree(self._paths.handed_in(self.config.name), self._run)
 
     def healthy(self, environment: Environment) -> bool:
@@ -133,8 +167,23 @@ class Supply:
         assert self._files is not None
         environment = Environment.fresh(self.config)
         environment.data_root.mkdir(parents=True, exist_ok=True, mode=0o710)
-        self.engine.create(create_arguments(self.config, environment, self._files, self._api))
+        words = create_arguments(self.config, environment, self._files, self._api, self._driver)
+        environment.container_id = self.engine.create(words)
         return environment
+
+    def _settle(self) -> None:
+        """No daemon is left: what the last one wrote is brought to the disk, then the root is marked so."""
+        settled = threading.Thread(target=self._mark_clean, name="settle", daemon=True)
+        settled.start()
+        settled.join(LEAVING)
+        if settled.is_alive():
+            self._say(f"{self.config.data} isn't on disk after {LEAVING:g} s; it stays marked as in use")
+
+    def _mark_clean(self) -> None:
+        try:
+            self.trust.end()
+        except OSError as error:
+            self._say(f"{self.config.data} stays marked as in use: {explain(error)}")
 
     def _make_spare(self) -> None:
         with self._making:
@@ -166,21 +215,71 @@ class Supply:
         aside: list[Path] = []
         if self.config.persistent:
             sweep.refuse_held(environment.data_root)
+            self._discard(self._distrusted())
+            environment.data_root.mkdir(exist_ok=True, mode=0o710)
             dataroot.disarm(environment.data_root)
             aside = dataroot.forget_job(environment.data_root, self.config.directory, self._run)
+            aside = self._make_room(environment.data_root, aside)
         environment.starts()
         self.engine.start(environment.container)
         found = self.engine.inspect(environment.container)
         environment.pid = found.pid if found else 0
         environment.first = FirstProcess.of(environment.pid)
-        self._await_ready(environment)
+        self._find(environment)
+        try:
+            self._await_ready(environment)
+        except EnvironmentFailed as error:
+            self._unready += 1
+            raise EnvironmentFailed(f"{error}{self._lack(environment)}") from None
+        self._unready = 0
         environment.is_ready()
         threading.Thread(
             target=self._watch, args=(environment,), name=environment.container, daemon=True
         ).start()
-        for path in aside:
-            self.background.do(partial(dataroot.remove_tree, path, self._run))
+        self._discard(aside)
         return environment
+
+    def _discard(self, folders: list[Path]) -> None:
+        for path in folders:
+            self.background.do(partial(dataroot.remove_tree, path, self._run))
+
+    def _distrusted(self) -> list[Path]:
+        """Set the persistent root aside if it can't be trusted, or no daemon gets ready on it."""
+        surplus = self.trust.begin()
+        if self._unready == CORRUPT and not _is_full(self.config.directory):
+            surplus += self.trust.set_aside(f"no daemon got ready on it {CORRUPT} times in a row")
+        return surplus
+
+    def _make_room(self, root: Path, aside: list[Path]) -> list[Path]:
+        """Where the disk is full: remove now what isn't needed, then a cache that filled the runner's own disk.
+
+        :param aside: what the last job left. Returns what of it is still to be removed.
+        """
+        if not _is_full(root):
+            return aside
+        for path in [*aside, *set_aside_roots(root.parent)]:
+            dataroot.remove_tree(path, self._run)
+        if self.config.limits.disk_bytes is not None and _is_full(root):
+            for path in self.trust.set_aside("it filled the runner's disk"):
+                dataroot.remove_tree(path, self._run)
+            root.mkdir(exist_ok=True, mode=0o710)
+        return []
+
+    def _find(self, environment: Environment) -> None:
+        """Learn its control groups; an out-of-memory kill is to end it whole."""
+        environment.place = place_of(environment.pid, environment.container_id, self.config.slice)
+        if environment.place is not None:
+            environment.place.environment.die_whole()
+
+    def _lack(self, environment: Environment) -> str:
+        """What else is wrong where an environment doesn't get ready."""
+        disk = Disk.of(environment.data_root)
+        if disk is None or not disk.full:
+            return ""
+        return (
+            f"; {environment.data_root}: its disk of {amount(disk.size)} is full: make room, or raise the "
+            "runner's disk; it is tried again"
+        )
 
     def _await_ready(self, environment: Environment) -> None:
         clean = self.config.persistent and dataroot.containers_in(environment.data_root)

@@ -17,26 +17,31 @@ ATTEMPTS = 20
 """How often the engine is asked to remove what it still lists, with a growing pause."""
 
 
-def containers(engine: Engine, runner: str) -> int:
+def containers(engine: Engine, runner: str, patience: float = 600.0) -> int:
     """Remove every container of ``runner``, half-made ones too; how many there were.
 
     Returns only when the engine itself lists none of them any more.
+
+    :param patience: seconds after which no further try begins.
     """
     count, why = 0, ""
+    until = time.monotonic() + patience
     for attempt in range(ATTEMPTS):
         found = engine.containers(runner)
         if not found:
             return count
         count = max(count, len(found))
         try:
-            engine.remove([container.id for container in found])
+            engine.remove([container.id for container in found], timeout=min(180.0, patience))
         except EngineUnavailable:
             raise
         except EngineError as error:
             why = f": {error}"
+            if time.monotonic() >= until:
+                break
             time.sleep(min(0.1 * attempt, 1.0))
     names = ", ".join(container.name for container in found)
-    raise EngineError(f"the engine still lists {names} after {ATTEMPTS} removals{why}")
+    raise EngineError(f"the engine still lists {names} after {attempt + 1} removals{why}")
 
 
 def refuse_held(root: Path) -> None:

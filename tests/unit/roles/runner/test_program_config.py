@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from matryoshka_runner import agents
+from matryoshka_runner.cli import main
 from matryoshka_runner.config import read
 from matryoshka_runner.errors import ConfigError
+from matryoshka_runner.files import read_json
 from matryoshka_runner.paths import Paths
 
 Write = Callable[[dict[str, Any]], Path]
@@ -30,6 +32,20 @@ def test_a_right_configuration_is_read_whole(paths: Paths, content: dict[str, An
     assert "world" not in repr(config)
 
 
+def test_a_configuration_of_before_slices_and_log_limits_is_read(
+    paths: Paths, content: dict[str, Any], write: Write
+) -> None:
+    write(content)
+    config = read(paths, "ci")
+    assert (config.slice, config.limits.log_bytes, config.limits.disk_bytes) == (None, None, None)
+    write(
+        {**content, "slice": "matryoshka-ci_1.slice", "limits": {"log_bytes": 1 << 20, "disk_bytes": 1 << 30}}
+    )
+    config = read(paths, "ci")
+    assert config.slice == "matryoshka-ci_1.slice"
+    assert (config.limits.log_bytes, config.limits.disk_bytes) == (1 << 20, 1 << 30)
+
+
 WRONG = [
     (("schema",), 2, "schema: 2", "1"),
     (("name",), "-ci", "name: '-ci'", "a letter or digit first and last"),
@@ -45,7 +61,16 @@ WRONG = [
     (("limits", "memory_bytes"), "2G", "limits.memory_bytes: '2G'", "whole number"),
     (("limits", "memory_bytes"), 1024, "limits.memory_bytes: 1024", "at least 6.29146e+06 bytes"),
     (("limits", "pids"), True, "limits.pids: True", "at least 1 processes"),
-    (("limits", "disk"), 1, "limits.disk: 1", "one of the keys cpus, disk_bytes, memory_bytes, pids"),
+    (
+        ("limits", "disk"),
+        1,
+        "limits.disk: 1",
+        "one of the keys cpus, disk_bytes, log_bytes, memory_bytes, pids",
+    ),
+    (("limits", "log_bytes"), 10, "limits.log_bytes: 10", "at least 1024 bytes"),
+    (("slice",), "ci", "slice: 'ci'", "null or a slice's name such as matryoshka-ci.slice"),
+    (("slice",), "a/../b.slice", "slice: 'a/../b.slice'", "a slice's name"),
+    (("slice",), 7, "slice: 7", "a slice's name"),
     (("environment_variables", "A-B"), "x", "environment_variables.A-B", "letters, digits and _"),
     (("mounts",), ["cache:/cache"], "mounts: 'cache:/cache'", "/source:/target"),
     (("mounts",), "/a:/b", "mounts: '/a:/b'", "a list of texts"),
@@ -109,3 +134,19 @@ def test_what_isnt_json_is_refused(paths: Paths) -> None:
     paths.config("ci").write_text("{", encoding="utf-8")
     with pytest.raises(ConfigError, match="one JSON mapping"):
         read(paths, "ci")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1, "name": "c', "[]", "null"])
+def test_a_half_written_configuration_is_told_in_the_state(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.umask", lambda _mask: 0)
+    paths.config("ci").write_text(text, encoding="utf-8")
+    assert main(["run", "ci"], paths) == 65
+    assert f"matryoshka run: {paths.config('ci')}: file: " in capsys.readouterr().err
+    state = read_json(paths.state("ci"))
+    assert state["state"] == "failed"
+    assert "allowed: " in state["error"]
+    assert main(["run", "nobody"], paths) == 65
+    assert not paths.state("nobody").exists()

@@ -106,10 +106,10 @@ def test_removal_is_over_only_when_the_engine_lists_nothing(monkeypatch: pytest.
         sweep.containers(Engine(Answers(ps=line, rm=busy)), "ci")
 
 
-def arguments(paths: Paths, api: tuple[int, ...] = (1, 45)) -> list[str]:
+def arguments(paths: Paths, api: tuple[int, ...] = (1, 45), driver: str = "") -> list[str]:
     config = read(paths, "ci")
     files = HandedIn.write(paths.handed_in("ci"), config, "nft")
-    return create_arguments(config, Environment.fresh(config), files, api)
+    return create_arguments(config, Environment.fresh(config), files, api, driver)
 
 
 def test_an_environment_has_its_labels_limits_and_mounts(
@@ -138,6 +138,51 @@ def test_an_environment_has_its_labels_limits_and_mounts(
         assert word in words
     assert not any(word.startswith("--pids-limit") for word in words)
     assert words[-1] == "matryoshka/environment-dind:0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("driver", "parent"),
+    [("systemd", "matryoshka-ci.slice"), ("cgroupfs", "/matryoshka.slice/matryoshka-ci.slice")],
+)
+def test_a_slice_has_the_limits_in_the_environments_place(
+    paths: Paths, content: dict[str, Any], write: Write, driver: str, parent: str
+) -> None:
+    content["limits"] = {"cpus": 1, "memory_bytes": 1 << 30, "pids": 10}
+    write({**content, "slice": "matryoshka-ci.slice"})
+    words = arguments(paths, driver=driver)
+    assert f"--cgroup-parent={parent}" in words
+    assert not [word for word in words if word.startswith(("--cpus", "--memory", "--pids-limit"))]
+    write(content)
+    words = arguments(paths, driver=driver)
+    assert not any(word.startswith("--cgroup-parent") for word in words)
+    assert "--pids-limit=10" in words
+
+
+def test_environments_go_before_what_the_host_needs(
+    paths: Paths, content: dict[str, Any], write: Write
+) -> None:
+    write(content)
+    assert "--oom-score-adj=500" in arguments(paths)
+
+
+def test_who_makes_control_groups_is_asked() -> None:
+    assert Engine(Answers(info=Result(0, "systemd\n"))).cgroup_driver() == "systemd"
+
+
+@pytest.mark.parametrize("out", ["", "half a {", "[]", "7"])
+def test_a_state_that_isnt_one_is_an_error_with_words(out: str) -> None:
+    with pytest.raises(EngineError, match="isn't the state of a container"):
+        Engine(Answers(inspect=Result(0, out or "null"))).inspect("x")
+
+
+def test_removal_ends_when_patience_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matryoshka_runner.sweep.time.sleep", lambda _seconds: None)
+    run = Answers(
+        ps=Result(0, "abc\tmatryoshka-ci-0123abcd\t0123abcd\trunning\n"),
+        rm=Result(124, "", "no end within 0 s"),
+    )
+    with pytest.raises(EngineError, match="after 1 removals: docker rm: no end within 0 s"):
+        sweep.containers(Engine(run), "ci", patience=0)
 
 
 def test_variables_reach_the_environment_by_a_private_file_only(

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from matryoshka_runner.jobqueue import ID, Claim, JobQueue, still_written
+from matryoshka_runner import cgroups, files, jobqueue
+from matryoshka_runner.jobqueue import ID, Claim, Ending, JobQueue, elapsed, still_written
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def test_a_job_goes_from_new_to_done(queue: JobQueue) -> None:
     result = json.loads((queue.root / "done" / "build.sh" / "result.json").read_text(encoding="utf-8"))
     assert list(result) == [
         "job", "runner", "environment", "status", "exit_code", "reason",
-        "submitted", "claimed", "started", "ended", "seconds",
+        "submitted", "claimed", "started", "ended", "seconds", "usage",
     ]  # fmt: skip
     assert (result["job"], result["runner"], result["environment"]) == ("build.sh", "ci", "0123abcd")
     assert (result["status"], result["exit_code"]) == ("failed", 3)
@@ -226,6 +231,125 @@ def test_a_result_that_was_written_before_the_crash_stands(queue: JobQueue) -> N
     assert (queue.root / "done" / "build").is_dir()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '"text"', '{"status": "asleep"}', "\0\0\0"])
+def test_half_written_notes_of_a_job_are_no_obstacle(queue: JobQueue, text: str) -> None:
+    drop(queue, "build")
+    claim = queue.claim()
+    assert claim is not None
+    for name in ("claim.json", "result.json"):
+        (claim.folder / name).write_text(text, encoding="utf-8")
+    (result,) = queue.recover()
+    assert (result["status"], result["reason"]) == ("cut off", "the runner ended before the job started")
+
+
+def test_a_job_of_before_a_power_cut_is_told_as_such(queue: JobQueue) -> None:
+    drop(queue, "build")
+    claim = queue.claim()
+    assert claim is not None
+    queue.describe(claim, started="2026-11-22T08:00:00.000Z", clock=5.0, boot="another")
+    (result,) = queue.recover()
+    assert (result["status"], result["reason"]) == ("cut off", "the machine went down while the job ran")
+    assert result["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("known", "low", "high"),
+    [
+        ({}, None, None),
+        ({"started": "half"}, None, None),
+        ({"started": "2026-11-22T08:00:00.000Z", "clock": 5.0, "boot": "another"}, None, None),
+        ({"started": "2999-11-22T08:00:00.000Z"}, 0, 0),
+    ],
+)
+def test_no_clock_makes_a_job_last_less_than_nothing(
+    known: dict[str, object], low: float | None, high: float | None
+) -> None:
+    found = elapsed(known)
+    assert found is low if low is None else low <= (found or 0) <= (high or 0)
+
+
+def test_a_clock_that_is_set_doesnt_change_how_long_a_job_took(queue: JobQueue) -> None:
+    drop(queue, "build")
+    claim = queue.claim()
+    assert claim is not None
+    queue.describe(
+        claim, started="2999-11-22T08:00:00.000Z", clock=time.monotonic() - 3, boot=cgroups.boot_id()
+    )
+    assert 3 <= queue.finish(claim, "succeeded", 0, "")["seconds"] < 60
+
+
+def test_a_clock_that_was_set_back_doesnt_hold_a_job_back(queue: JobQueue) -> None:
+    path = drop(queue, "build")
+    ahead = time.time() + 86400
+    os.utime(path, (ahead, ahead))
+    os.utime(queue.root / "new", (ahead, ahead))
+    claim = queue.claim()
+    assert claim is not None
+    assert claim.id == "build"
+    os.utime(queue.root / "new", (ahead, ahead))
+    assert queue.claim() is None
+    assert not queue.pending()
+    drop(queue, "next")
+    assert queue.pending()
+
+
+def lack(*_words: object, **_more: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/queue")
+
+
+def test_a_job_isnt_taken_where_there_is_no_room_to_note_it(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(queue, "build")
+    with monkeypatch.context() as patch:
+        patch.setattr(jobqueue, "write_json", lack)
+        with pytest.raises(OSError, match="No space left"):
+            queue.claim()
+    assert [path.name for path in (queue.root / "new").iterdir()] == ["build"]
+    assert queue.left() == []
+    assert queue.claim() is not None
+
+
+def test_a_result_that_cant_be_written_is_written_later_and_as_it_was(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(queue, "build")
+    claim = queue.claim()
+    assert claim is not None
+    endings = {claim.id: Ending("succeeded", 0, "", {"cpu_seconds": 1}, "2026-11-22T08:00:00.000Z", 3.5)}
+    with monkeypatch.context() as patch:
+        patch.setattr(jobqueue, "write_json", lack)
+        with pytest.raises(OSError, match="No space left"):
+            queue.recover(endings)
+    (result,) = queue.recover(endings)
+    assert (result["status"], result["exit_code"], result["seconds"]) == ("succeeded", 0, 3.5)
+    assert (result["ended"], result["usage"]) == ("2026-11-22T08:00:00.000Z", {"cpu_seconds": 1})
+    assert endings == {}
+
+
+def test_a_claim_survives_a_power_cut_in_the_right_order(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was renamed and what was synced, in order: a note is durable before the job has its id."""
+    drop(queue, "build")
+    steps: list[str] = []
+
+    def recorded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*words: Any, **more: Any) -> Any:
+            steps.append(f"{name} {Path(words[-1] if name == 'rename' else words[0]).name.lstrip('.')[-11:]}")
+            return call(*words, **more)
+
+        return act
+
+    monkeypatch.setattr(jobqueue, "sync_file", recorded("file", files.sync_file))
+    monkeypatch.setattr(jobqueue, "sync_folder", recorded("folder", files.sync_folder))
+    monkeypatch.setattr(os, "rename", recorded("rename", os.rename))
+    queue.claim()
+    assert [step.split(".")[-1] for step in steps] == [
+        "json", "rename script", "json", "build", "rename build", "folder new", "folder ci",
+    ]  # fmt: skip
+
+
 def test_two_jobs_of_one_name_both_end_in_done(queue: JobQueue) -> None:
     drop(queue, "build")
     claim = queue.claim()
@@ -237,6 +361,7 @@ def test_two_jobs_of_one_name_both_end_in_done(queue: JobQueue) -> None:
     assert (queue.root / "done" / result["job"] / "result.json").exists()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=60))
 def test_every_name_gives_a_claim_with_an_acceptable_id(name: str) -> None:
     if name.startswith(".") or len(name.encode()) > 200:

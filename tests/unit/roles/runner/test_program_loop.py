@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from matryoshka_runner import agents, runner
+from matryoshka_runner import agents, meter, runner, state
 from matryoshka_runner.config import read
+from matryoshka_runner.errors import EngineError
 from matryoshka_runner.events import Drain, EngineReach, Mailbox, Stop
 from matryoshka_runner.files import read_json
+from matryoshka_runner.jobqueue import Claim, JobQueue
 from matryoshka_runner.locks import Gate, Gates
+from matryoshka_runner.meter import Evidence
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.process import run
 from matryoshka_runner.runner import Runner
@@ -40,7 +45,7 @@ class Site:
         self.config.directory.mkdir(parents=True, exist_ok=True)
         supply = Supply(self.config, paths, engine, self.box, self.said.append, run, engine.answers)
         gates = Gates(paths.gates, "ci")
-        state = State(paths.state("ci"), "ci", self.config.sha256)
+        state = State(paths.state("ci"), "ci", self.config.sha256, self.said.append)
         serve = Runner(self.config, agent, engine, supply, state, gates, self.box, self.said.append).serve
         self.thread = threading.Thread(target=serve, daemon=True)
 
@@ -362,3 +367,200 @@ def test_a_command_that_fails_fast_is_held_back(site: Callable[..., Site]) -> No
     state = here.state()
     assert state["jobs_done"] == 1
     assert (state["last_job"]["status"], state["last_job"]["exit_code"]) == ("failed", 2)
+
+
+def test_a_job_that_met_its_limit_is_told_so_in_result_log_and_journal(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    here.engine.jobs.append('printf half; echo "$1 1" >&2; echo 700 >&2')
+    evidence = Evidence(own_oom=1, kills=2, memory_limit=1 << 30)
+    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: evidence)
+    here.start()
+    here.until_idle()
+    here.job()
+    result = here.result()
+    words = "killed by its limit: memory 1 GiB (the kernel killed 2 processes)"
+    assert (result["status"], result["exit_code"], result["reason"]) == ("failed", 1, words)
+    assert set(result["usage"]) == {
+        "cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes", "tasks_peak", "pressure",
+    }  # fmt: skip
+    log = here.paths.queue / "done" / "job" / "log"
+    assert log.read_text(encoding="utf-8") == f"half\nmatryoshka: {words}\n"
+    here.until_idle()
+    assert f"job job: failed, exit code 1: {words}" in here.said
+    assert any(line.startswith("job job: used ") for line in here.said)
+    assert here.state()["last_job"]["reason"] == words
+
+
+def test_an_environment_that_died_of_its_limit_is_told_so(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    here.engine.jobs.append(LONG)
+    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: Evidence(own_oom=1, exact=True))
+    here.start()
+    here.until_idle()
+    here.job()
+    environment = here.until("running")["environment"]
+    here.engine.finish(environment["container"])
+    assert here.result()["reason"] == (
+        "killed by its limit: memory 1 GiB (out of memory); the environment ended during the job: exit code 137"
+    )
+
+
+def test_a_job_that_succeeds_gets_no_words(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: Evidence(own_oom=1, forks=3))
+    here.start()
+    here.until_idle()
+    here.job()
+    assert (here.result()["status"], here.result()["reason"]) == ("succeeded", "")
+
+
+def test_a_cut_log_says_so_in_its_last_line(site: Callable[..., Site]) -> None:
+    here = site(limits={"log_bytes": 2048})
+    here.engine.jobs.append('echo said; echo "$1 0" >&2; echo 987654 >&2')
+    here.start()
+    here.until("ready")
+    here.job()
+    here.result()
+    log = here.paths.queue / "done" / "job" / "log"
+    note = "the log is cut at its limit of 2 KiB; 987654 bytes more were thrown away"
+    assert log.read_text(encoding="utf-8") == f"said\nmatryoshka: {note}\n"
+
+
+def test_a_commands_cut_log_is_told_in_the_journal(site: Callable[..., Site]) -> None:
+    here = site(agent={"name": "command", "command": ["make"]}, limits={"log_bytes": 2048})
+    here.engine.jobs += ['echo "$1 0" >&2; echo 5 >&2', LONG]
+    here.start()
+    eventually(lambda: any("the log is cut at its limit of 2 KiB; 5 bytes" in line for line in here.said))
+
+
+def test_a_result_that_cant_be_written_is_kept_until_it_can(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    scarce = threading.Event()
+    put_away = JobQueue._put_away
+
+    def fails(queue: JobQueue, claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
+        if scarce.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(claim.folder / "result.json"))
+        return put_away(queue, claim, result)
+
+    monkeypatch.setattr(JobQueue, "_put_away", fails)
+    scarce.set()
+    here.start()
+    here.until_idle()
+    here.job()
+    error = here.until("failed")["error"]
+    assert "claimed/ci/job/result.json: No space left on device; make room" in error
+    assert error.endswith("it is tried again")
+    scarce.clear()
+    assert (here.result()["status"], here.result()["exit_code"]) == ("succeeded", 0)
+    here.until("ready")
+
+
+def test_no_job_is_taken_while_there_is_no_room_and_the_environment_stays(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site().start()
+    before = here.until_idle()["environment"]
+    full = threading.Event()
+    full.set()
+    monkeypatch.setattr(runner, "lack_of_room", lambda folder: f"{folder}: full" if full.is_set() else "")
+    assert here.until("failed")["error"] == f"{here.paths.run}: full; no job is taken until then"
+    here.job()
+    threading.Event().wait(0.3)
+    assert (here.paths.queue / "new" / "job").exists()
+    full.clear()
+    assert here.result()["environment"] == before["id"]
+
+
+def test_a_state_that_cant_be_written_stops_no_job(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site().start()
+    here.until_idle()
+
+    def full(*_words: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/ci.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "write_json", full)
+        here.job()
+        assert here.result()["status"] == "succeeded"
+    eventually(lambda: "the state can be written again" in here.said)
+    assert here.until_idle()["jobs_done"] == 1
+
+
+def test_a_cache_of_before_a_power_cut_is_set_aside_and_named(site: Callable[..., Site]) -> None:
+    here = site()
+    (here.config.data / "image").mkdir(parents=True)
+    (here.config.directory / "data.mark").write_text("dirty another-boot\n", encoding="utf-8")
+    here.start()
+    aside = here.until_idle()["set_aside"]
+    assert aside["reason"] == "the machine went down while a daemon wrote in it"
+    assert not (here.config.data / "image").exists()
+    assert any(f"set aside as {aside['path']}" in line for line in here.said)
+    here.box.put(Drain())
+    here.thread.join(10)
+    assert (here.config.directory / "data.mark").read_text(encoding="utf-8") == "clean\n"
+
+
+def test_a_cache_that_no_daemon_gets_ready_on_is_set_aside_once(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    (here.config.data / "image").mkdir(parents=True)
+    start = here.engine.start
+
+    def fails(name: str) -> None:
+        start(name)
+        here.engine.finish(name, 1)
+
+    monkeypatch.setattr(here.engine, "start", fails)
+    here.engine.inner_dead = True
+    here.start()
+    eventually(lambda: sum(line.startswith("failed: ") for line in here.said) >= 3)
+    aside = [line for line in here.said if "set aside" in line]
+    assert len(aside) == 1
+    assert "no daemon got ready on it 2 times in a row" in aside[0]
+    here.engine.inner_dead = False
+    monkeypatch.setattr(here.engine, "start", start)
+    here.until("ready")
+
+
+@pytest.mark.parametrize("disk_bytes", [None, 1 << 30])
+def test_a_cache_that_filled_the_runners_own_disk_makes_room(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, disk_bytes: int | None
+) -> None:
+    here = site(limits={"disk_bytes": disk_bytes})
+    (here.config.data / "image").mkdir(parents=True)
+    full = (here.config.data / "image").exists
+    monkeypatch.setattr(
+        meter.Disk, "of", classmethod(lambda cls, path: cls(path, 1 << 30, 0 if full() else 1 << 29))
+    )
+    here.start()
+    here.until("ready")
+    assert (here.config.data / "image").exists() is (disk_bytes is None)
+    assert any("it filled the runner's disk" in line for line in here.said) is (disk_bytes is not None)
+
+
+def test_an_engine_that_cant_stop_an_environment_doesnt_keep_the_runner(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+
+    def hangs(_name: str, _seconds: float) -> None:
+        raise EngineError("docker stop: no end within 61 s")
+
+    monkeypatch.setattr(here.engine, "stop", hangs)
+    here.start()
+    here.until_idle()
+    here.box.put(Stop())
+    here.left()
+    assert "docker stop: no end within 61 s; it is killed" in here.said

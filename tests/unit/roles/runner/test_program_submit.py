@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from matryoshka_runner.errors import ProgramError
 from matryoshka_runner.jobqueue import JobQueue
-from matryoshka_runner.submit import Follower, RefusedFile, follow, hand_in
+from matryoshka_runner.submit import Follower, RefusedFile, follow, hand_in, report
 
 
 @pytest.fixture
@@ -49,6 +52,37 @@ def test_what_isnt_a_job_is_refused_before_it_is_handed_in(
         hand_in(tmp_path / name, queue.root, None)
     assert caught.value.code == 65
     assert not list((queue.root / "new").iterdir())
+
+
+def test_jobs_keep_their_order_wherever_the_clock_is_set_to(queue: JobQueue, script: Path) -> None:
+    first = hand_in(script, queue.root, None)
+    ahead = time.time() + 86400
+    os.utime(queue.root / "new" / first, (ahead, ahead))
+    later = [hand_in(script, queue.root, None) for _ in range(3)]
+    claims = [queue.claim() for _ in range(4)]
+    assert [claim.id for claim in claims if claim] == [first, *later]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_a_job(
+    queue: JobQueue, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ProgramError, match="can't be handed in: No space left on device; make room"):
+        hand_in(script, queue.root, None)
+    assert not list((queue.root / "new").iterdir())
+
+
+def test_a_failure_is_told_with_its_reason() -> None:
+    said: list[str] = []
+    result = {
+        "job": "a", "status": "failed", "exit_code": 3, "seconds": 1.5, "runner": "ci",
+        "reason": "its disk of 2 GiB is full",
+    }  # fmt: skip
+    assert report(result, said.append) == 3
+    assert said == ["a: failed, exit code 3, 1.5 s on runner ci: its disk of 2 GiB is full"]
 
 
 def test_a_host_without_the_queue_says_so(script: Path, tmp_path: Path) -> None:
