@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from matryoshka_runner.events import Mailbox
 from matryoshka_runner.files import now
 from matryoshka_runner.jobrun import Work
 from matryoshka_runner.locks import Gates
-from matryoshka_runner.meter import SAMPLE, Meter
+from matryoshka_runner.meter import SAMPLE, Evidence, Meter
 from matryoshka_runner.state import State
 from matryoshka_runner.supply import Leaving, Supply
 from matryoshka_runner.verdict import in_words, met, used
@@ -32,6 +33,8 @@ HEALTH = 5.0
 """Seconds between two checks of an idle environment."""
 STRIKES = 2
 """Failed checks in a row after which an idle environment is replaced."""
+KILLED = 128 + signal.SIGKILL
+"""Exit code of a job whose environment its own memory limit killed, as a shell has it."""
 REASON = 2.0
 """Seconds to wait for the cause after the way to a job broke."""
 DELAYS = (1.0, 30.0)
@@ -286,7 +289,7 @@ class Runner:
         if code == 0:
             return Outcome("succeeded", 0)
         if code is not None and environment.id not in self.box.ended and self._well(environment):
-            return Outcome("failed", code, self._limits_met(environment, meter))
+            return Outcome("failed", code, self._limits_met(environment, meter.evidence()))
         until = time.monotonic() + REASON
         while environment.id not in self.box.ended and not self.box.engine_away and time.monotonic() < until:
             self.box.wait(until - time.monotonic())
@@ -301,12 +304,17 @@ class Runner:
         else:
             lack = self._lack()
             why = f"the connection to the job broke: {how}" + (f"; {lack}" if lack else "")
-        limits = self._limits_met(environment, meter)
-        return Outcome("cut off", None, f"{limits}; {why}" if limits else why)
+        evidence = meter.evidence()
+        limits = self._limits_met(environment, evidence)
+        reason = f"{limits}; {why}" if limits else why
+        if environment.id in self.box.ended and evidence.own_oom:
+            # Another try would end the same way.
+            return Outcome("failed", KILLED, reason)
+        return Outcome("cut off", None, reason)
 
-    def _limits_met(self, environment: Environment, meter: Meter) -> str:
+    def _limits_met(self, environment: Environment, evidence: Evidence) -> str:
         out_of_memory = "out of memory" in self.box.ended.get(environment.id, "")
-        return met(meter.evidence(), self.config.limits, out_of_memory)
+        return met(evidence, self.config.limits, out_of_memory)
 
     def _stopped(self) -> Outcome:
         """systemd stops a runner too when the engine that it needs has died."""

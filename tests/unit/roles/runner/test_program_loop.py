@@ -404,9 +404,28 @@ def test_an_environment_that_died_of_its_limit_is_told_so(
     here.job()
     environment = here.until("running")["environment"]
     here.engine.finish(environment["container"])
-    assert here.result()["reason"] == (
+    result = here.result()
+    assert (result["status"], result["exit_code"]) == ("failed", 137)
+    assert result["reason"] == (
         "killed by its limit: memory 1 GiB (out of memory); the environment ended during the job: exit code 137"
     )
+
+
+@pytest.mark.parametrize("found", [Evidence(ci_oom=1), Evidence(host_oom=True)])
+def test_one_that_died_of_others_hunger_was_cut_off(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, found: Evidence
+) -> None:
+    here = site()
+    here.engine.jobs.append(LONG)
+    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: found)
+    here.start()
+    here.until_idle()
+    here.job()
+    environment = here.until("running")["environment"]
+    here.engine.finish(environment["container"])
+    result = here.result()
+    assert (result["status"], result["exit_code"]) == ("cut off", None)
+    assert "memory" in result["reason"]
 
 
 def test_a_job_that_succeeds_gets_no_words(
