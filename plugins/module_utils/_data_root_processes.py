@@ -4,7 +4,7 @@
 """All processes by mount namespace, and which container each namespace is of. One pass, read only.
 
 Sources of facts: ``/proc/<pid>/{comm,cgroup,root,stat}`` and ``/proc/<pid>/ns`` (proc(5), namespaces(7)),
-and the cgroup names that engines give: ``/docker/<id>``, ``docker-<id>.scope``, ``libpod-<id>``.
+and the cgroup names that engines give: ``/docker/<id>``, ``<slice>/<id>``, ``docker-<id>.scope``, ``libpod-<id>``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HOST_ROOTS = (
 """Where the host's own engines keep their data if nobody says otherwise."""
 
 _CONTAINER = re.compile(
-    r"(?:/docker/|docker-|libpod-(?!conmon)|libpod/|cri-containerd-|crio-|/kubepods/(?:[a-z]+/)?pod[^/]+/|buildkit/)([0-9a-z]{12,64})"
+    r"(?:/docker/|\.slice/(?=[0-9a-f]{64}(?:/|$))|docker-|libpod-(?!conmon)|libpod/|cri-containerd-|crio-|/kubepods/(?:[a-z]+/)?pod[^/]+/|buildkit/)([0-9a-z]{12,64})"
     r"(?=[./]|$)|/machine-([^/]+)\.scope|/lxc\.payload[./]([^/]+)"
 )
 

@@ -13,6 +13,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils import _host_netwo
 from ansible_collections.matryoshka.host.plugins.module_utils import _host_system as system
 from ansible_collections.matryoshka.host.plugins.module_utils._command import Runner
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._host_capacity import read_capacity
 from ansible_collections.matryoshka.host.plugins.module_utils._host_files import View
 from ansible_collections.matryoshka.host.plugins.module_utils._host_paths import read_path
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import Disks, MountTable
@@ -56,6 +57,7 @@ def read_host(
             "kernel_features": kernel,
             "init": system.parse_manager(manager.result(), view),
             "cgroup": system.read_cgroup(mounts, view),
+            "capacity": read_capacity(view),
             "packages": {name: installed[name] for name in packages if name in installed},
             "apt": {"lists_age_seconds": system.apt_lists_age(view)},
             "engines": system.read_engines(installed, run, view),

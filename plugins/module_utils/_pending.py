@@ -15,6 +15,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils import (
     _daemon_config_apply,
     _environment_image_build,
     _kernel_settings,
+    _limits_apply,
     _netfilter,
     _netfilter_apply,
     _storage_volume,
@@ -60,6 +61,10 @@ def kinds(run: Runner, pipe: Piper) -> dict[str, Kind]:
         "netfilter_rules": Kind(
             _netfilter.ARGUMENTS,
             lambda params: _netfilter_apply.answer(params, True, run),
+        ),
+        "slice_limits": Kind(
+            _limits_apply.ARGUMENTS,
+            lambda params: _limits_apply.answer(params, True, run),
         ),
         "storage_volume_info": Kind(
             _storage_volume.ARGUMENTS,

@@ -17,6 +17,15 @@ from typing import Any
 from ansible_collections.matryoshka.host.plugins.module_utils import _modes
 from ansible_collections.matryoshka.host.plugins.module_utils._daemon_config import check_daemon_config
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError, InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._limits_input import (
+    MEMORY_MINIMUM,
+    PIDS_MAXIMUM,
+    PIDS_MINIMUM,
+    SLICE_ONLY,
+    parse_cpus,
+    slice_name,
+)
+from ansible_collections.matryoshka.host.plugins.module_utils._limits_input import parse_whole as _whole
 from ansible_collections.matryoshka.host.plugins.module_utils._networks import (
     NamedRange,
     daemon_ranges,
@@ -37,6 +46,8 @@ _OPTIONS = (
     "memory",
     "pids",
     "disk",
+    "log_limit",
+    *SLICE_ONLY,
     "bip",
     "address_pools",
     "mtu",
@@ -49,9 +60,8 @@ _OPTIONS = (
     "drain_timeout",
     "stop_timeout",
 )
-_MEMORY_MINIMUM = 128 << 20
-_PIDS_MINIMUM = 64
 _DISK_MINIMUM = 1 << 30
+_LOG_MINIMUM = 1 << 10
 
 
 def plan_runners(
@@ -64,7 +74,7 @@ def plan_runners(
 
     :param runners: the list as a person wrote it (``runner_runners``).
     :param defaults: the value of every option that a runner doesn't set, and ``root``, the
-        folder that runners' folders are made in.
+        folder that runners' folders are made in, and ``slices``, whether each runner has a slice.
     :param images: for each mode the reference of its environment image.
     :param outer: ranges that no runner's inner network may meet: those of the host's engine.
     :raises InputError: naming the variable, the value and what is allowed.
@@ -103,16 +113,20 @@ def _one(
             value("directory") or posixpath.join(defaults["root"], name), f"{where}.directory"
         ),
         "cache": value("cache"),
+        "slice": _slice(name, where, value, bool(defaults.get("slices"))),
         "limits": {
-            "cpus": _number(value("cpus"), f"{where}.cpus", "a number of processors above 0, such as 1.5"),
+            "cpus": _optional(value("cpus"), lambda cpus: parse_cpus(cpus, f"{where}.cpus")),
             "memory_bytes": _optional(
-                value("memory"), lambda size: parse_size(size, f"{where}.memory", _MEMORY_MINIMUM)
+                value("memory"), lambda size: parse_size(size, f"{where}.memory", MEMORY_MINIMUM)
             ),
             "pids": _optional(
-                value("pids"), lambda pids: _whole(pids, f"{where}.pids", _PIDS_MINIMUM, 4194304)
+                value("pids"), lambda pids: _whole(pids, f"{where}.pids", PIDS_MINIMUM, PIDS_MAXIMUM)
             ),
             "disk_bytes": _optional(
                 value("disk"), lambda size: parse_size(size, f"{where}.disk", _DISK_MINIMUM)
+            ),
+            "log_bytes": _optional(
+                value("log_limit"), lambda size: parse_size(size, f"{where}.log_limit", _LOG_MINIMUM)
             ),
         },
         "inner_daemon": _inner_daemon(where, value),
@@ -126,7 +140,16 @@ def _one(
     }
 
 
-def _optional(value: Any, read: Callable[[Any], int]) -> int | None:
+def _slice(name: str, where: str, value: Callable[[str], Any], sliced: bool) -> str | None:
+    """The runner's slice, if there are slices; without them limits that only a slice keeps are refused."""
+    for key in () if sliced else SLICE_ONLY:
+        if value(key) not in (None, ""):
+            allowed = "nothing, as role limits has no part in this play or limits_enabled is false"
+            raise InputError(f"{where}.{key}", value(key), allowed)
+    return slice_name(name) if sliced else None
+
+
+def _optional(value: Any, read: Callable[[Any], Any]) -> Any:
     """Nothing for "no limit" (empty or null); else what ``read`` makes of it."""
     return None if value in (None, "") else read(value)
 
@@ -138,27 +161,6 @@ def _name(name: Any, variable: str, taken: Sequence[str]) -> str:
     if name in taken:
         raise InputError(variable, name, "a name that no other runner in the list has")
     return name
-
-
-def _number(value: Any, variable: str, allowed: str) -> float | None:
-    if value in (None, ""):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InputError(variable, value, allowed) from None
-    if isinstance(value, bool) or not 0 < number < 4096:
-        raise InputError(variable, value, allowed)
-    return number
-
-
-def _whole(value: Any, variable: str, lowest: int, highest: int) -> int:
-    allowed = f"a whole number from {lowest} to {highest}"
-    if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)):
-        raise InputError(variable, value, allowed)
-    if not lowest <= int(value) <= highest:
-        raise InputError(variable, value, allowed)
-    return int(value)
 
 
 def _path(value: Any, variable: str) -> str:

@@ -27,6 +27,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_host impor
     check_room,
     check_units,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_limits import check_limits_of_slices
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     Expect,
     Finding,
@@ -103,6 +104,7 @@ def check(expect: Expect, seen: Observed) -> Report:
     check_files(report, expect, seen)
     if seen.engine.error is None:
         check_environments(report, expect, seen)
+    check_limits_of_slices(report, expect, seen)
     check_queues(report, expect, seen)
     check_bridges(report, expect, seen)
     report.accept(expect.allow)

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import InputError
+from ansible_collections.matryoshka.host.plugins.module_utils._limits_kernel import Limited
 from ansible_collections.matryoshka.host.plugins.module_utils._storage import EngineStorage
 from ansible_collections.matryoshka.host.plugins.module_utils._systemd import UnitState
 
@@ -92,6 +93,7 @@ class Expect:
     kernel: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     storage: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Expect:
@@ -111,6 +113,7 @@ class Expect:
             "kernel": dict,
             "network": dict,
             "storage": dict,
+            "limits": dict,
         }
         for key, value in given.items():
             if key not in kinds:
@@ -137,6 +140,7 @@ class Expect:
             kernel=given.get("kernel") or {},
             network=given.get("network") or {},
             storage=given.get("storage") or {},
+            limits=given.get("limits") or {},
         )
 
     @property
@@ -339,7 +343,8 @@ class Observed:
     """Everything that was asked of the live system, at one time (seconds since the epoch).
 
     ``firewall``, ``kernel`` and ``volumes`` are what the modules of these roles would change;
-    ``bridges`` is from :mod:`_verify_bridges`, ``roots`` from :mod:`_verify_roots`.
+    ``bridges`` is from :mod:`_verify_bridges`, ``roots`` from :mod:`_verify_roots`, ``limited`` from
+    :mod:`_verify_limits`.
     """
 
     now: float = 0.0
@@ -368,6 +373,7 @@ class Observed:
     bridges: dict[str, Any] = field(default_factory=dict)
     roots: list[dict[str, Any]] = field(default_factory=list)
     volumes: dict[str, Any] = field(default_factory=dict)
+    limited: Limited | None = None
 
     def environments_of(self, runner: str) -> list[Environment]:
         return [one for one in self.environments if one.runner == runner]

@@ -58,6 +58,7 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_kernel imp
     read_namespaces,
     read_net,
 )
+from ansible_collections.matryoshka.host.plugins.module_utils._verify_limits import observe_limits
 from ansible_collections.matryoshka.host.plugins.module_utils._verify_model import (
     ENGINE_COMPANIONS,
     LABEL,
@@ -129,6 +130,7 @@ def observe(expect: Expect, run: Runner, ask: Ask) -> Observed:
         if expect.engine:
             _observe_engine(expect, seen, ask, pool)
         roots = pool.submit(observe_roots, expect, seen)
+        seen.limited = observe_limits(expect, seen.environments)
         _observe_networks(expect, seen, run)
         seen.firewall, seen.kernel, seen.roots = firewall.result(), kernel.result(), roots.result()
     seen.disks = list(_disks([*_places(expect, seen)]))

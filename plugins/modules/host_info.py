@@ -125,6 +125,14 @@ init:
   returned: always
   type: dict
   sample: {systemd: true, version: 257, state: running}
+capacity:
+  description:
+    - How much there can be at all. C(cpu_list), the processors that are online, such as V(0-3); C(pids) and C(threads), how many
+      process ids and threads the kernel has; C(swap_bytes).
+    - What can't be read is null.
+  returned: always
+  type: dict
+  sample: {cpu_list: "0-3", pids: 4194304, threads: 127430, swap_bytes: 0}
 cgroup:
   description: C(version) (V(1), V(2) or V(hybrid)), and the usable C(controllers).
   returned: always

@@ -29,7 +29,7 @@ from power_cuts import HEAD, cuts_of, row
 from vm_host import VmHost
 
 NAME, BARE, UNLIMITED = "bench", "bench-bare", "bench-unlimited"
-NO_LIMITS = {"limits_state": "absent"}
+NO_LIMITS = {"limits_enabled": False}
 CPU_WORK = "begin=$(date +%s.%N); count=0; while [ $count -lt 40000 ]; do count=$((count + 1)); done; echo took $begin $(date +%s.%N)"
 
 

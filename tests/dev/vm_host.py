@@ -48,8 +48,10 @@ class VmHost:
     # --- commands
 
     def run(self, line: str, *words: str, timeout: float = 400, stdin: str = "") -> Said:
-        """Run a shell line; ``%s`` in it stands for the next of ``words``, quoted."""
+        """Run a shell line as root; ``%s`` in it stands for the next of ``words``, quoted."""
         command = line % tuple(shlex.quote(word) for word in words) if words else line
+        if self.reach.user != "root":
+            command = f"sudo /bin/sh -c {shlex.quote(command)}"
         options = ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=10"]
         done = subprocess.run(
             [*self.reach.ssh[:1], *options, *self.reach.ssh[1:], command],

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes the option tables of the roles' README files from their argument specs.
 
+What a role has to say besides is in its ``NOTES.md``, which its README ends with.
+
 Usage: ``role_readmes.py`` writes, ``role_readmes.py --check`` says which files are stale
 and exits with 1 if any is.
 """
@@ -70,7 +72,9 @@ def readme(role: Path) -> str:
     if others:
         lines += ["", "## Other entry points (`tasks_from`)", "", "| name | what it does |", "| --- | --- |"]
         lines += [f"| `{name}` | {entries[name]['short_description']} |" for name in others]
-    return "\n".join(lines) + "\n"
+    notes = role / "NOTES.md"
+    more = "\n" + notes.read_text(encoding="utf-8") if notes.exists() else ""
+    return "\n".join(lines) + "\n" + more
 
 
 def stale() -> dict[Path, str]:

@@ -13,17 +13,22 @@ if TYPE_CHECKING:
 
 SECONDS = 60
 """How long a hog goes on if nothing stops it; longer than its neighbour's job alone."""
+CPU = "for one in 1 2 3 4 5 6 7 8; do timeout {0} sh -c 'while :; do :; done' & done"
+MEMORY = "timeout {0} tail /dev/zero"
+FORKS = "timeout -s KILL {0} sh -c 'bomb() {{ bomb | bomb & }}; bomb; sleep {0}'"
+WRITES = """\
+(cd "$(docker volume inspect -f '{{{{.Mountpoint}}}}' "$(docker volume create)")"
+timeout {0} sh -c 'while :; do dd if=/dev/zero of=big bs=1M count=256 conv=fsync 2>/dev/null; done')"""
+LOG = "timeout {0} yes 'this line is written again and again and again'"
 HOGS: Mapping[str, str] = {
-    "CPU": f"for one in 1 2 3 4 5 6 7 8; do timeout {SECONDS} sh -c 'while :; do :; done' & done; wait",
-    "memory": f"timeout {SECONDS} tail /dev/zero & timeout {SECONDS} tail /dev/zero & wait",
-    "fork bomb": f"timeout {SECONDS} sh -c 'bomb() {{ bomb | bomb & }}; bomb; sleep {SECONDS}'",
-    "disk writes": (
-        f"end=$(($(date +%s) + {SECONDS})); cd $(docker volume inspect -f '{{{{.Mountpoint}}}}' $(docker volume create))\n"
-        "while [ $(date +%s) -lt $end ]; do dd if=/dev/zero of=big bs=1M count=256 conv=fsync; done"
-    ),
-    "log flood": f"timeout {SECONDS} yes 'this line is written again and again and again'",
+    "CPU": f"{CPU}; wait",
+    "memory": MEMORY,
+    "fork bomb": FORKS,
+    "disk writes": WRITES,
+    "log flood": LOG,
+    "all but memory at once": f"{WRITES} &\n{LOG} &\n{CPU}\n{FORKS}\nwait",
 }
-"""What is run as a job, by name."""
+"""What is run as a job, by name; ``{0}`` stands for its seconds."""
 WORK = """\
 count=0; while [ $count -lt 60000 ]; do count=$((count + 1)); done
 for one in 1 2 3; do dd if=/dev/zero of=small bs=64k count=16 conv=fsync 2>/dev/null; done
@@ -88,11 +93,11 @@ def login_seconds(machine: Machine) -> float:
     return time.monotonic() - begin
 
 
-def feed(machine: Machine, name: str, alone: float) -> Meal:
+def feed(machine: Machine, name: str, alone: float, seconds: int = SECONDS) -> Meal:
     """Let a hog loose in a job of ``ci``, have the neighbour work, log in meanwhile."""
     machine.all_ready()
     before = main_processes(machine)
-    hog = machine.submit(HOGS[name], "ci", "hog")
+    hog = machine.submit(HOGS[name].format(seconds), "ci", "hog")
     machine.becomes("ci", "running")
     logins = [login_seconds(machine) for _ in range(2)]
     neighbour = neighbour_seconds(machine)

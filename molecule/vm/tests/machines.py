@@ -91,6 +91,19 @@ def base_of(inventory: str, image: str) -> qemu.Machine:
     raise AssertionError(f"{inventory} has no machine of {image}")
 
 
+def booted_there(inventory: str, image: str) -> Machine:
+    """The inventory's machine of ``image`` itself, on, its one runner ready."""
+    for name in names(inventory):
+        machine = qemu.Machine.read(name)
+        if machine is not None and machine.image == image:
+            found = Machine(VmHost(machine), given(image))
+            found.runners = ("ci",)
+            found.boot()
+            found.all_ready()
+            return found
+    raise AssertionError(f"{inventory} has no machine of {image}")
+
+
 def given(image: str) -> dict[str, Any]:
     """The variables that the scenario's play had for the machine of ``image``."""
     text = (VARIABLES / f"{image}.yml").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,4 +56,10 @@ def test_the_hog_table() -> None:
     lines = hog_table({"with": [meal], "without": [meal]}).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
     assert "| 1.25 | 1.2 s | docker | failed: killed |" in lines[2]
-    assert set(HOGS) == {"CPU", "memory", "fork bomb", "disk writes", "log flood"}
+
+
+@pytest.mark.parametrize("name", list(HOGS))
+def test_a_hog_is_a_shell_script(name: str) -> None:
+    script = HOGS[name].format(5)
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    assert "{" not in script.replace("{{.Mountpoint}}", "").replace("bomb() { bomb | bomb & }", "")

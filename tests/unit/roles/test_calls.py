@@ -16,6 +16,7 @@ KINDS = (
     "environment_image",
     "kernel_settings",
     "netfilter_rules",
+    "slice_limits",
     "storage_volume_info",
     "systemd_units",
     "verify",

@@ -43,7 +43,14 @@ def test_a_name_is_enough() -> None:
     (runner,) = plan({"name": "ci"})
     assert runner["directory"] == "/var/lib/matryoshka/runners/ci"
     assert runner["agent"] == {"name": "local", "queue": "/var/lib/matryoshka/queue"}
-    assert runner["limits"] == {"cpus": None, "memory_bytes": None, "pids": 8192, "disk_bytes": None}
+    assert runner["limits"] == {
+        "cpus": None,
+        "memory_bytes": None,
+        "pids": 8192,
+        "disk_bytes": None,
+        "log_bytes": None,
+    }
+    assert runner["slice"] is None
     assert runner["inner_daemon"]["bip"] == "172.22.0.1/16"
     assert runner["mode"]["privileged"] is True
 
@@ -57,14 +64,27 @@ def test_a_runner_wins_over_the_role() -> None:
             "memory": "4G",
             "pids": "",
             "disk": "20G",
+            "log_limit": "100M",
             "mtu": 1400,
             "daemon": {"debug": True},
         }
     )
     assert runner["cache"] == "none"
-    assert runner["limits"] == {"cpus": 1.5, "memory_bytes": 4 << 30, "pids": None, "disk_bytes": 20 << 30}
+    assert runner["limits"] == {
+        "cpus": 1.5,
+        "memory_bytes": 4 << 30,
+        "pids": None,
+        "disk_bytes": 20 << 30,
+        "log_bytes": 100 << 20,
+    }
     assert runner["inner_daemon"]["mtu"] == 1400
     assert runner["inner_daemon"]["debug"] is True
+
+
+def test_with_slices_a_runner_has_one_of_its_name() -> None:
+    (runner,) = plan_runners([{"name": "big-ci", "io_weight": 50}], {**DEFAULTS, "slices": True}, IMAGES)
+    assert runner["slice"] == "matryoshka-big_ci.slice"
+    assert "io_weight" not in runner["limits"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +108,12 @@ def test_a_runner_wins_over_the_role() -> None:
         ({"pids": "1.5"}, "runner_runners[ci].pids"),
         ({"disk": "much"}, "runner_runners[ci].disk: 'much' is refused"),
         ({"disk": "10M"}, "runner_runners[ci].disk"),
+        ({"log_limit": "long"}, "runner_runners[ci].log_limit: 'long' is refused; allowed: a size"),
+        ({"log_limit": 5}, "at least 1024 bytes"),
+        (
+            {"io_weight": 50},
+            "runner_runners[ci].io_weight: 50 is refused; allowed: nothing, as role limits has no part in this play",
+        ),
         ({"memroy": "1G"}, "did you mean memory?"),
         ({"directory": "data"}, "runner_runners[ci].directory: 'data' is refused; allowed: an absolute path"),
         ({"directory": "/"}, "an absolute path below /"),
