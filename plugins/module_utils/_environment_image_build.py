@@ -142,6 +142,25 @@ def _alone(builder: Builder) -> Iterator[None]:
         yield
 
 
+def _left_over(directory: str) -> list[Path]:
+    """The folders of builds in ``directory``; those of builds that were killed for whoever holds the lock."""
+    return sorted(Path(directory).glob(WORK_PREFIX + "*"))
+
+
+def sweep(run: Runner, directory: str, lock: str) -> None:
+    """Remove what builds that were killed left in ``directory``; nothing while one is under way."""
+    if not _left_over(directory):
+        return
+    os.makedirs(os.path.dirname(lock), exist_ok=True)
+    with open(lock, "a", encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for left_over in _left_over(directory):
+            _remove_tree(run, left_over)
+
+
 def _build(builder: Builder, recipe: image.Recipe, names: image.Reference, make_base: bool) -> None:
     if builder.archive:
         image_archive.load(builder.run, builder.archive, names)
@@ -151,7 +170,7 @@ def _build(builder: Builder, recipe: image.Recipe, names: image.Reference, make_
         raise HostError(f"build_directory {builder.directory} is no folder on this host")
     os.makedirs(os.path.dirname(builder.log), exist_ok=True)
     os.close(os.open(builder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-    for left_over in sorted(Path(builder.directory).glob(WORK_PREFIX + "*")):
+    for left_over in _left_over(builder.directory):
         _remove_tree(builder.run, left_over)
     work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=builder.directory))
     try:
@@ -323,6 +342,8 @@ def apply(params: Mapping[str, Any], check_mode: bool, run: Runner, pipe: Piper)
         result.update(reference=names.reference, sha256=names.sha256)
     if check_mode:
         return result
+    if not plan.build:
+        sweep(run, params["build_directory"], LOCK)
     if recipe and names:
         if plan.changed:
             deadline = started + params["timeout"]

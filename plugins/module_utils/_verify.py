@@ -60,6 +60,8 @@ from ansible_collections.matryoshka.host.plugins.module_utils._verify_tree impor
 POLL = 0.05
 #: Seconds until the next look while a runner is on its way, if it says nothing before.
 AGAIN = 1.0
+#: The same in times of what a look took, where that is longer.
+SHARE = 5.0
 #: Seconds until findings are looked at a second time, because a job may have ended in between.
 CONFIRM = 0.4
 
@@ -129,7 +131,7 @@ def verify(
     names = [str(one["name"]) for one in expect.runners]
     told: list[Finding] | None = None
     while True:
-        before = state_marks(names)
+        before, looked = state_marks(names), clock()
         seen = observe(expect, run, ask)
         report = check(expect, seen)
         left = wait - (clock() - begun)
@@ -139,7 +141,9 @@ def verify(
         if not coming and report.findings == told and state_marks(names) == before:
             break
         told = report.findings
-        _pause(names, before, min(left, AGAIN if coming else CONFIRM), clock, sleep)
+        # On a slow host looking takes the processor from the runners that are waited for.
+        again = max(AGAIN, SHARE * (clock() - looked)) if coming else CONFIRM
+        _pause(names, before, min(left, again), clock, sleep)
     dolls = tree(expect, seen)
     return {
         "findings": [one.as_dict() for one in report.findings],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ class Machine(Site):
         """Wait until every runner has an environment ready."""
         for runner in self.runners:
             self.ready(runner, seconds)
+
+    def is_well(self, seconds: float = 60) -> bool:
+        """Whether it answers and its runners are ready soon; nothing is left that a test made."""
+        try:
+            self.all_ready(seconds)
+            return self.sh("systemctl is-system-running || true").strip() == "running"
+        except (AssertionError, subprocess.TimeoutExpired):
+            return False
 
     def boot(self, without: Sequence[str] = ()) -> None:
         """Power on; returns when SSH answers and systemd has done all it can."""

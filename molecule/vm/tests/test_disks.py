@@ -65,6 +65,17 @@ def test_what_a_person_got_wrong_is_refused_and_nothing_changes(machine: Machine
     assert family == "Nobody has a copy of this.\n"
 
 
+def test_a_quota_below_what_is_used_is_refused_and_nothing_changes(machine: Machine) -> None:
+    quotas = "repquota -P -a 2>/dev/null || cat /etc/projects; cat /etc/projects /etc/projid"
+    before = machine.sh(quotas)
+    code, said = machine.playbook(
+        "site", "--tags", "storage", storage_quotas=[{"path": "/srv/fast/docker", "size": "2M"}]
+    )
+    assert code != 0
+    assert "/srv/fast/docker" in said and "2M" in said, said
+    assert machine.sh(quotas) == before
+
+
 def fill(runner_disk: int) -> str:
     """A job that writes into its engine's data until nothing more fits, and a byte more."""
     return (

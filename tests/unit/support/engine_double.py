@@ -10,9 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from matryoshka_runner.containerd import Containerd
 from matryoshka_runner.engine import Container, Engine, Inspection
 from matryoshka_runner.errors import EngineUnavailable
 from matryoshka_runner.process import Result
+
+NEVER_BEGINS = "exit 126"
+"""As a line in :attr:`EngineDouble.jobs`: what the engine's client does if it can't start anything."""
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -34,6 +38,16 @@ class _Fake:
     code: int = 0
 
 
+@dataclass(frozen=True)
+class ContainerdDouble(Containerd):
+    """Answers unless its root is one of ``without``."""
+
+    without: set[str]
+
+    def answers(self, timeout: float = 2.0) -> bool:
+        return self.root not in self.without
+
+
 class EngineDouble(Engine):
     """Stands in for Docker: containers are records, a job is a local shell process.
 
@@ -48,6 +62,8 @@ class EngineDouble(Engine):
         self.log: list[str] = []
         self.away = False
         self.inner_dead = False
+        self.without: set[str] = set()
+        """Whose containerd doesn't answer: ``host``, ``inner``."""
 
     @staticmethod
     def half_made(environment: str = "deadbeef") -> _Fake:
@@ -120,6 +136,10 @@ class EngineDouble(Engine):
         """In place of the ping to the inner engine."""
         return bool(self.running_now()) and not self.inner_dead
 
+    def containerd(self, root: str) -> Containerd:
+        """In place of a look for the one in ``root``."""
+        return ContainerdDouble("host" if root == "/" else "inner", "", self.without)
+
     def execute(self, name: str, argv: Sequence[str], timeout: float = 60.0) -> Result:
         return Result(1, "", "no answer") if self.inner_dead else Result(0)
 
@@ -134,6 +154,8 @@ class EngineDouble(Engine):
     ) -> subprocess.Popen[bytes]:
         self.log.append(f"job in {name}")
         line = self.jobs.pop(0) if self.jobs else 'echo "$1 0" >&2'
+        if line != NEVER_BEGINS:
+            line = f'echo "$1 here" >&2; {line}'
         process = subprocess.Popen(
             ["sh", "-c", line, "job", argv[4]], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
         )

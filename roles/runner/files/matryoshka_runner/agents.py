@@ -70,6 +70,10 @@ class Agent(ABC):
         """The job is about to be run."""
         return
 
+    def keep(self, work: Work) -> bool:
+        """Nothing of the job has run or will: True if the next claim brings it again, unchanged."""
+        return False
+
     @abstractmethod
     def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
         """The job has ended and won't be run again; its result."""
@@ -79,6 +83,8 @@ class Local(Agent):
     """A directory on the host, see :mod:`matryoshka_runner.jobqueue`."""
 
     name = "local"
+    TRIES = 3
+    """So many environments are tried for a job that doesn't begin."""
 
     def __init__(self, config: Config, paths: Paths) -> None:
         super().__init__(config, paths)
@@ -88,18 +94,20 @@ class Local(Agent):
         self._claims: dict[str, Claim] = {}
         self._endings: dict[str, Ending] = {}
         """Of jobs whose results can't be written yet."""
+        self._kept: list[Claim] = []
+        self._tries: dict[str, int] = {}
 
     def recover(self) -> list[Mapping[str, Any]]:
         self._queue.make_folders()
         self._claims.clear()
-        return list(self._queue.recover(self._endings))
+        return list(self._queue.recover(self._endings, {claim.id for claim in self._kept}))
 
     def pending(self) -> bool:
-        return self._queue.pending()
+        return bool(self._kept) or self._queue.pending()
 
     def claim(self, environment: str) -> Work | None:
         self._queue.known = frozenset(path.stem for path in self.paths.configs.glob("*.json"))
-        while claim := self._queue.claim():
+        while claim := self._kept.pop(0) if self._kept else self._queue.claim():
             if claim.refusal:
                 self._end(claim, Ending("refused", None, claim.refusal))
                 continue
@@ -117,8 +125,22 @@ class Local(Agent):
         clock = {"boot": boot_id(), "clock": time.monotonic()}
         self._queue.describe(self._claims[work.id], started=now(), **clock)
 
+    def keep(self, work: Work) -> bool:
+        """It stays claimed: its id, its log and its turn stay its own."""
+        tries = self._tries.get(work.id, 0) + 1
+        try:
+            if tries == self.TRIES:
+                return False
+            self._queue.describe(self._claims[work.id], started=None, clock=None)
+        except OSError:
+            return False
+        self._tries[work.id] = tries
+        self._kept.append(self._claims.pop(work.id))
+        return True
+
     def finish(self, work: Work, outcome: Outcome) -> Mapping[str, Any]:
         claim = self._claims.pop(work.id)
+        self._tries.pop(work.id, None)
         seconds = self._queue.seconds(claim)
         ending = Ending(outcome.status, outcome.exit_code, outcome.reason, outcome.usage, now(), seconds)
         return self._end(claim, ending)

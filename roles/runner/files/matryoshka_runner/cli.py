@@ -60,7 +60,7 @@ def run(paths: Paths, name: str) -> int:
         return 0
     lock, gates = held
     try:
-        engine = Engine()
+        engine = Engine.until(lambda: box.stop)
         supply = Supply(config, paths, engine, box, say)
         Runner(config, agent, engine, supply, state, gates, box, say).serve()
     finally:
@@ -85,7 +85,7 @@ def cleanup(paths: Paths, name: str) -> int:
         say(str(error))
         return 0
     try:
-        engine = Engine()
+        engine = Engine.until(lambda: True)
         engine.expect()
         count = sweep.containers(engine, name)
         count += sweep.roots(directory, process.run)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from matryoshka_runner import process
+from matryoshka_runner.clients import SILENT, Clients
 from matryoshka_runner.errors import EngineError, EngineUnavailable
 from matryoshka_runner.ping import ping
 
@@ -22,6 +23,7 @@ UNREACHABLE = (
     "Cannot connect to the Docker daemon",
     "error during connect",
     "no such file or directory: docker.sock",
+    SILENT,
 )
 
 
@@ -72,6 +74,11 @@ class Engine:
         self._run = run
         self._ping = ping
 
+    @classmethod
+    def until(cls, leaving: Callable[[], bool]) -> Engine:
+        """One whose clients aren't waited for in vain once ``leaving`` is true."""
+        return cls(Clients(leaving, lambda: ping(SOCKET, 2.0)))
+
     def expect(self, seconds: float = 3.0) -> None:
         """EngineUnavailable if the engine doesn't answer within ``seconds``.
 
@@ -79,7 +86,7 @@ class Engine:
         down, every other question waits until it is up again.
         """
         if not self._ping(SOCKET, seconds):
-            raise EngineUnavailable(f"the engine on the host doesn't answer on {SOCKET} within {seconds:g} s")
+            raise EngineUnavailable(f"{SILENT} on {SOCKET} within {seconds:g} s")
 
     @staticmethod
     def argv(*words: str) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from matryoshka_runner.cgroups import Place, slice_path
 from matryoshka_runner.config import Config
+from matryoshka_runner.containerd import Containerd
 from matryoshka_runner.engine import ENVIRONMENT_LABEL, RUNNER_LABEL
 from matryoshka_runner.files import now, write_whole
 from matryoshka_runner.firstprocess import FirstProcess
@@ -41,6 +42,7 @@ class Environment:
     container_id: str = ""
     place: Place | None = field(default=None, repr=False)
     first: FirstProcess | None = field(default=None, repr=False)
+    containerd: Containerd | None = field(default=None, repr=False)
     began: float = 0.0
 
     @classmethod

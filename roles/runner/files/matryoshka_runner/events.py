@@ -39,12 +39,14 @@ class JobEnded:
     """A job's program ended, or the way to it broke: then ``exit_code`` is None and ``how`` says why.
 
     ``thrown`` is how many bytes of its output were over the log's limit; None if that isn't known.
+    ``began`` is False only where it is certain that nothing of the job ever ran, nor will.
     """
 
     environment: str
     exit_code: int | None
     how: str = ""
     thrown: int | None = None
+    began: bool = True
 
 
 Event = Stop | Drain | EngineReach | EnvironmentEnded | JobEnded
@@ -70,6 +72,9 @@ class Mailbox:
 
     def put(self, event: Event) -> None:
         self._queue.put(event)
+        if isinstance(event, Stop):
+            # Seen at once: who waits for the engine's client doesn't look into the mailbox.
+            self.stop = True
 
     def wait(self, seconds: float) -> bool:
         """Wait for an event at most ``seconds`` and take in all there are; False if there was none."""
@@ -86,15 +91,13 @@ class Mailbox:
 
     def _take(self, event: Event) -> None:
         self._came = True
-        if isinstance(event, Stop):
-            self.stop = True
-        elif isinstance(event, Drain):
+        if isinstance(event, Drain):
             self.drain = True
         elif isinstance(event, EngineReach):
             self.engine_away = event.away
         elif isinstance(event, EnvironmentEnded):
             self.ended[event.environment] = event.how
-        else:
+        elif isinstance(event, JobEnded):
             self.jobs.setdefault(event.environment, event)
 
     def forget(self, environment: str) -> None:

@@ -25,7 +25,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,14 +181,19 @@ class JobQueue:
                 claims.append(self._settle(path) if path.name.startswith(".") else Claim(path.name, path))
         return claims
 
-    def recover(self, endings: MutableMapping[str, Ending] | None = None) -> list[dict[str, Any]]:
+    def recover(
+        self, endings: MutableMapping[str, Ending] | None = None, kept: Container[str] = ()
+    ) -> list[dict[str, Any]]:
         """Report every job that a crash or a power cut left, as cut off; their results.
 
         :param endings: of jobs that have ended, by id, whose results couldn't be written before.
+        :param kept: ids of those that are still to be run.
         """
         results = []
         endings = {} if endings is None else endings
         for claim in self.left():
+            if claim.id in kept:
+                continue
             ready = read_json(claim.folder / "result.json")
             if isinstance(ready, dict) and ready.get("status") in STATUSES:
                 results.append(self._put_away(claim, {"reason": "", "exit_code": None, **ready}))

@@ -9,13 +9,15 @@ import os
 import re
 import secrets
 import select
+import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from matryoshka_runner.engine import Engine, errors_of
 from matryoshka_runner.environment import Environment
@@ -27,6 +29,7 @@ LINGER = 1.0
 
 WRAPPER = """\
 token=$1 size=$2 limit=$3; shift 3
+echo "$token here" >&2
 mkdir -p /job /work && cd /work || exit
 if [ "$size" -ge 0 ]; then
     cat > /job/script && chmod 0755 /job/script && [ "$(wc -c < /job/script)" -eq "$size" ] ||
@@ -41,7 +44,8 @@ at_once=
 if command -v stdbuf > /dev/null; then at_once='stdbuf -o0'; fi
 { "$@" < /dev/null 2>&1 3>&-; echo "$token $?" >&3; } 3>&2 | { $at_once head -c "$limit"; exec wc -c >&2; }
 """
-"""Runs in the environment. Its standard error is ours alone: the job's goes where its output goes.
+"""Runs in the environment. The script is sent only when it has said that it is there: as long as it has not,
+nothing of the job can have run. Its standard error is ours alone: the job's goes where its output goes.
 
 With a limit the output goes through ``head``, which takes exactly as much as it is told and, unbuffered,
 hands each piece on as it comes; ``wc`` then throws the rest away where it arises and counts it.
@@ -75,11 +79,12 @@ def start(
     """
     token = f"matryoshka-exit-{secrets.token_hex(8)}"
     with ExitStack() as stack:
+        source: BinaryIO | None = None
         stdin, stdout, size = subprocess.DEVNULL, None, -1
         command, options = list(work.command), ["--env", f"MATRYOSHKA_JOB={work.id}"]
         if work.script is not None:
             source = stack.enter_context(open(work.script, "rb"))
-            stdin, size = source.fileno(), os.fstat(source.fileno()).st_size
+            stdin, size = subprocess.PIPE, os.fstat(source.fileno()).st_size
             command = command_for(work.script)
             options.append("--interactive")
         if work.log is not None:
@@ -92,13 +97,31 @@ def start(
             stdin=stdin,
             stdout=stdout,
         )
+        if source is not None:
+            source = os.fdopen(os.dup(source.fileno()), "rb")
     threading.Thread(
-        target=_listen, args=(client, environment.id, token, box), name=f"job {work.id}", daemon=True
+        target=_listen, args=(client, environment.id, token, box, source), name=f"job {work.id}", daemon=True
     ).start()
     return client
 
 
-def _listen(client: subprocess.Popen[bytes], environment: str, token: str, box: Mailbox) -> None:
+def _send(client: subprocess.Popen[bytes], script: BinaryIO) -> None:
+    """Hand the script over; one that doesn't arrive whole isn't run."""
+    assert client.stdin is not None
+    with suppress(OSError), client.stdin, script:
+        shutil.copyfileobj(script, client.stdin)
+
+
+def _withhold(client: subprocess.Popen[bytes], script: BinaryIO) -> None:
+    assert client.stdin is not None
+    with suppress(OSError), script:
+        client.stdin.close()
+
+
+def _listen(
+    client: subprocess.Popen[bytes], environment: str, token: str, box: Mailbox, script: BinaryIO | None
+) -> None:
+    """:param script: what is still to be sent; nothing of the job can run as long as it isn't."""
     pattern = re.compile(re.escape(token) + r" (\d+)\n")
     said, code, until = "", None, 0.0
     stream = errors_of(client)
@@ -109,12 +132,18 @@ def _listen(client: subprocess.Popen[bytes], environment: str, token: str, box: 
         if not chunk:
             break
         said = (said + chunk.decode(errors="replace"))[-4096:]
+        if script is not None and f"{token} here\n" in said:
+            _send(client, script)
+            script = None
         match = pattern.search(said)
         if match and code is None:
             code, until = int(match[1]), time.monotonic() + LINGER
+    if script is not None:
+        _withhold(client, script)
     if code is None:
         ended = client.wait()
-        box.put(JobEnded(environment, None, " ".join(said.split()) or f"docker exec ended with {ended}"))
+        how = " ".join(said.replace(f"{token} here\n", "").split()) or f"docker exec ended with {ended}"
+        box.put(JobEnded(environment, None, how, began=script is None))
     else:
         try:
             client.wait(max(0.05, until - time.monotonic()))

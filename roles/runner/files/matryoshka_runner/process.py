@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/root",
 }
 """All that a started program is given: nothing of the caller's environment changes what it does."""
+
+GLANCE = 0.2
+"""Seconds between two looks whether a process is still to be waited for."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,36 @@ class Run(Protocol):
     def __call__(self, argv: Sequence[str], *, timeout: float = 60.0) -> Result: ...
 
 
-def run(argv: Sequence[str], *, timeout: float = 60.0) -> Result:
-    """Run ``argv`` with closed standard input; the process is killed after ``timeout`` seconds."""
+def run(argv: Sequence[str], *, timeout: float = 60.0, enough: Callable[[], str] | None = None) -> Result:
+    """Run ``argv`` with closed standard input; the process is killed after ``timeout`` seconds.
+
+    :param enough: asked every :data:`GLANCE`; the process is killed when it says why.
+    """
     try:
-        done = subprocess.run(
+        client = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             env=dict(ENVIRONMENT),
-            timeout=timeout,
-            check=False,
         )
     except FileNotFoundError:
         return Result(127, "", f"{argv[0]}: not found in {ENVIRONMENT['PATH']}")
-    except subprocess.TimeoutExpired:
-        return Result(124, "", f"{' '.join(argv[:3])}: no end within {timeout:g} s")
-    return Result(done.returncode, done.stdout, done.stderr)
+    until, why = time.monotonic() + timeout, ""
+    with client:
+        while not why:
+            left = until - time.monotonic()
+            try:
+                out, err = client.communicate(timeout=min(left, GLANCE) if enough else left)
+            except subprocess.TimeoutExpired:
+                late = f"no end within {timeout:g} s" if time.monotonic() >= until else ""
+                why = late or (enough() if enough else "")
+            except BaseException:
+                client.kill()
+                raise
+            else:
+                return Result(client.returncode, out, err)
+        client.kill()
+    return Result(124, "", f"{' '.join(argv[:3])}: {why}")

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 from matryoshka_runner import jobrun
 from matryoshka_runner.agents import Agent, Outcome
+from matryoshka_runner.backoff import Backoff
 from matryoshka_runner.causes import explain, lack_of_room
 from matryoshka_runner.config import Config
 from matryoshka_runner.engine import Engine
@@ -39,20 +40,6 @@ REASON = 2.0
 """Seconds to wait for the cause after the way to a job broke."""
 DELAYS = (1.0, 30.0)
 """First and longest pause after the engine couldn't be reached, doubled in between."""
-
-
-class Backoff:
-    """Pauses that grow from ``first`` to ``longest`` seconds."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._next = first, longest, first
-
-    def next(self) -> float:
-        pause, self._next = self._next, min(max(2 * self._next, 1.0), self._longest)
-        return pause
-
-    def reset(self) -> None:
-        self._next = self._first
 
 
 class Runner:
@@ -81,6 +68,7 @@ class Runner:
         self.box = box
         self.say = say
         self._job_ended: float | None = None
+        self._lacking = ""
 
     def serve(self) -> None:
         """Returns when the runner has left: no environment, nothing left over, state ``stopped``."""
@@ -106,6 +94,9 @@ class Runner:
                 break
             except (ProgramError, OSError) as error:
                 environment = None
+                if self.box.stop:
+                    self.say(f"left undone: {explain(error)}")
+                    break
                 why = explain(error, again=True)
                 self.say(f"failed: {why}")
                 self.state.change("failed", environment=None, next=None, job=None, error=why)
@@ -150,16 +141,17 @@ class Runner:
                 self.say(f"{environment.container} ended while idle: {self.box.ended[environment.id]}")
                 self.box.forget(environment.id)
                 return False
-            self._show_reach()
+            self._show_reach(environment)
             self.state.catch_up()
             if time.monotonic() >= check and not self.box.engine_away:
+                self._lacking = self.supply.lacks(environment)
                 strikes = 0 if self.supply.healthy(environment) else strikes + 1
                 check = time.monotonic() + (1.0 if strikes else HEALTH)
                 if strikes >= STRIKES:
                     self.say(f"the inner engine of {environment.container} doesn't answer any more")
                     return False
             self._show_spare()
-            if self.state["state"] == "ready" and self.agent.pending() and self.gates.enter():
+            if self._may_claim(environment) and self.gates.enter():
                 try:
                     work = self.agent.claim(environment.id)
                     if work is not None:
@@ -170,10 +162,20 @@ class Runner:
             self.box.wait(self.agent.interval)
         return False
 
-    def _show_reach(self) -> None:
+    def _may_claim(self, environment: Environment) -> bool:
+        if self.state["state"] != "ready" or not self.agent.pending():
+            return False
+        self._lacking = self.supply.lacks(environment)
+        return not self._lacking
+
+    def _show_reach(self, environment: Environment) -> None:
         """What keeps a ready environment from taking a job: a lost engine, which may come back; a full disk."""
+        if self._lacking:
+            self._lacking = self.supply.lacks(environment)
         if self.box.engine_away:
             why = "the engine on the host doesn't answer; no job is taken"
+        elif self._lacking:
+            why = f"{self._lacking}; no job is taken"
         else:
             lack = self._lack()
             why = f"{lack}; no job is taken until then" if lack else ""
@@ -212,6 +214,8 @@ class Runner:
         self._job_ended = time.monotonic()
         if outcome.status == "cut off":
             self._silence(environment, client)
+            if self._keep(environment, work, outcome):
+                return
         self._end_log(environment, work, outcome)
         try:
             result = self.agent.finish(work, outcome)
@@ -222,6 +226,19 @@ class Runner:
         self.state.change("cleaning", job=None)
         self.say(in_words(result))
         self.say(f"job {result['job']}: used {used(outcome.usage or {}) or 'what the kernel does not tell'}")
+
+    def _keep(self, environment: Environment, work: Work, outcome: Outcome) -> bool:
+        """Have a job that never began run in the next environment; True if it will be."""
+        ended = self.box.jobs.get(environment.id)
+        if ended is None or ended.began or self.box.leaving or not self.agent.keep(work):
+            return False
+        self.state.change("cleaning", job=None)
+        why = f"it never began, the next environment gets it: {outcome.reason}"
+        self.say(f"job {work.id}: {why}")
+        if work.log is not None:
+            with suppress(OSError):
+                jobrun.end_log(work.log, [why])
+        return True
 
     def _end_log(self, environment: Environment, work: Work, outcome: Outcome) -> None:
         """The log's last lines say if it was cut, and why the job didn't go on."""
@@ -300,9 +317,14 @@ class Runner:
         elif self.box.engine_away:
             why = "the engine on the host stopped answering during the job"
         elif code is not None:
-            why = "the inner engine stopped answering during the job"
+            lack = self.supply.lacks(environment)
+            why = (
+                f"{lack} at the end of the job"
+                if lack
+                else "the inner engine stopped answering during the job"
+            )
         else:
-            lack = self._lack()
+            lack = self._lack() or self.supply.lacks(environment)
             why = f"the connection to the job broke: {how}" + (f"; {lack}" if lack else "")
         evidence = meter.evidence()
         limits = self._limits_met(environment, evidence)

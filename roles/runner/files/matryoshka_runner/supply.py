@@ -16,6 +16,7 @@ from matryoshka_runner.background import Background
 from matryoshka_runner.causes import explain
 from matryoshka_runner.cgroups import place_of
 from matryoshka_runner.config import Config
+from matryoshka_runner.containerd import HOST, Containerd, missing
 from matryoshka_runner.engine import Engine
 from matryoshka_runner.environment import (
     READY_PROGRAM,
@@ -70,6 +71,7 @@ class Supply:
         say: Callable[[str], None],
         run: process.Run = process.run,
         answers: Callable[[int], bool] = inner.answers,
+        find: Callable[[str], Containerd | None] = Containerd.find,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -79,6 +81,8 @@ class Supply:
         self._say = say
         self._run = run
         self._answers = answers
+        self._containerd = find
+        self._below: Containerd | None = None
         self._api: tuple[int, ...] = ()
         self._files: HandedIn | None = None
         self._spare: Environment | None = None
@@ -155,10 +159,16 @@ class Supply:
         self._settle()
         dataroot.remove_tree(self._paths.handed_in(self.config.name), self._run)
 
+    def lacks(self, environment: Environment) -> str:
+        """What is missing without which nothing can be started in it; empty if nothing is. Costs two connections."""
+        return missing(self._below, environment.containerd)
+
     def healthy(self, environment: Environment) -> bool:
-        """True if the inner engine answers."""
+        """True if the inner engine answers, and its containerd."""
         if not self.config.mode.inner_engine:
             return True
+        if missing(None, environment.containerd):
+            return False
         if self._answers(environment.pid):
             return True
         return self.engine.execute(environment.container, [READY_PROGRAM], timeout=10).ok
@@ -233,6 +243,9 @@ class Supply:
             raise EnvironmentFailed(f"{error}{self._lack(environment)}") from None
         self._unready = 0
         environment.is_ready()
+        self._below = self._containerd(HOST)
+        if self.config.mode.inner_engine:
+            environment.containerd = self._containerd(f"/proc/{environment.pid}/root")
         threading.Thread(
             target=self._watch, args=(environment,), name=environment.container, daemon=True
         ).start()

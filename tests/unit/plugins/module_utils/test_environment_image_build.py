@@ -148,6 +148,32 @@ def test_the_second_run_asks_once(params: dict[str, Any]) -> None:
     assert len(engine.calls) == 1
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_what_a_killed_build_left_goes_though_nothing_is_built(params: dict[str, Any], state: str) -> None:
+    engine = Engine({names().reference: "sha256:new", str(names().base_reference): "sha256:base"})
+    folder = Path(params["build_directory"])
+    (folder / "matryoshka-image-dead" / "root").mkdir(parents=True)
+    (folder / "other").mkdir()
+    params["state"] = state
+    apply(engine, params, check=True)
+    assert len(list(folder.iterdir())) == 2
+    result = apply(engine, params)
+    assert [path.name for path in folder.iterdir()] == ["other"]
+    assert result["changed"] is (state == "absent")
+
+
+def test_the_folder_of_a_build_that_is_under_way_stays(params: dict[str, Any], tmp_path: Path) -> None:
+    engine = Engine({names().reference: "sha256:new", str(names().base_reference): "sha256:base"})
+    under_way = Path(params["build_directory"]) / "matryoshka-image-live"
+    under_way.mkdir()
+    with open(tmp_path / "lock", "a", encoding="ascii") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        apply(engine, params)
+    assert under_way.is_dir()
+    apply(engine, params)
+    assert not under_way.exists()
+
+
 def test_new_files_are_put_on_the_base_that_is_there(params: dict[str, Any]) -> None:
     engine = Engine({OLD: "sha256:old", str(names().base_reference): "sha256:base"}, label=names().sha256)
     result = apply(engine, params)

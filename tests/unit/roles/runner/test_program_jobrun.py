@@ -115,6 +115,49 @@ def test_a_way_that_breaks_has_no_exit_code(tmp_path: Path) -> None:
     assert ended.exit_code is None
 
 
+class Broken(Shell):
+    """Runs ``before`` in the wrapper's place, with the script's way in as its standard input."""
+
+    def __init__(self, root: Path, before: str) -> None:
+        super().__init__(root)
+        self._before = before
+
+    def spawn(
+        self, name: str, argv: Sequence[str], *, options: Sequence[str], stdin: int, stdout: int | None
+    ) -> subprocess.Popen[bytes]:
+        words = ["sh", "-c", self._before, "job", argv[4]]
+        return subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("before", "began", "how", "sent"),
+    [
+        ("timeout 0.3 cat; exit 126", False, "docker exec ended with 126", b""),
+        ("echo no such container >&2; timeout 0.3 cat; exit 1", False, "no such container", b""),
+        ('echo "other here" >&2; timeout 0.3 cat; exit 1', False, "other here", b""),
+        ('echo "$1 here" >&2; cat; exit 126', True, "docker exec ended with 126", b"true\n"),
+        ('echo "$1 here" >&2; exec <&-; echo unexpected EOF >&2', True, "unexpected EOF", b""),
+    ],
+)
+def test_a_script_is_withheld_until_the_wrapper_is_there(
+    tmp_path: Path, before: str, began: bool, how: str, sent: bytes
+) -> None:
+    place, log, box = tmp_path / "script", tmp_path / "log", Mailbox()
+    place.write_text("true\n", encoding="utf-8")
+    log.touch()
+    environment = Environment("0123abcd", "x", "i", tmp_path)
+    jobrun.start(Broken(tmp_path, before), environment, Work("one", place, log=log), box)
+    eventually(lambda: box.wait(0.05) and "0123abcd" in box.jobs)
+    ended = box.jobs["0123abcd"]
+    assert (ended.exit_code, ended.began) == (None, began)
+    assert log.read_bytes() == sent
+
+
+def test_a_large_script_arrives_whole(tmp_path: Path) -> None:
+    ended, log = carry_out(tmp_path, "exit 5\n" + "#" * 3_000_000, None)
+    assert (ended.exit_code, ended.began, log) == (5, True, b"")
+
+
 def test_a_log_ends_with_the_runners_own_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"half a li")

@@ -26,7 +26,7 @@ from matryoshka_runner.process import run
 from matryoshka_runner.runner import Runner
 from matryoshka_runner.state import State
 from matryoshka_runner.supply import Supply
-from support.engine_double import EngineDouble, eventually
+from support.engine_double import NEVER_BEGINS, EngineDouble, eventually
 
 Write = Callable[[dict[str, Any]], Path]
 LONG = "exec sleep 60"
@@ -43,7 +43,9 @@ class Site:
         self.config = read(paths, "ci")
         agent = agents.make(self.config, paths)
         self.config.directory.mkdir(parents=True, exist_ok=True)
-        supply = Supply(self.config, paths, engine, self.box, self.said.append, run, engine.answers)
+        supply = Supply(
+            self.config, paths, engine, self.box, self.said.append, run, engine.answers, engine.containerd
+        )
         gates = Gates(paths.gates, "ci")
         state = State(paths.state("ci"), "ci", self.config.sha256, self.said.append)
         serve = Runner(self.config, agent, engine, supply, state, gates, self.box, self.said.append).serve
@@ -176,6 +178,112 @@ def test_a_failure_next_to_a_dead_inner_engine_is_a_cut_off(site: Callable[..., 
     assert here.result()["reason"] == "the inner engine stopped answering during the job"
     here.engine.inner_dead = False
     here.until("ready")
+
+
+def test_a_failure_next_to_a_dead_inner_containerd_is_a_cut_off(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append('sleep 0.3; echo "$1 125" >&2')
+    here.start()
+    here.until("ready")
+    here.job()
+    here.until("running")
+    here.engine.without.add("inner")
+    result = here.result()
+    here.engine.without.clear()
+    reason = "the inner engine's containerd doesn't answer at the end of the job"
+    assert (result["status"], result["exit_code"], result["reason"]) == ("cut off", None, reason)
+    here.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("whose", "why"),
+    [
+        ("host", "containerd on the host doesn't answer; no job is taken"),
+        ("inner", "the inner engine's containerd doesn't answer; no job is taken"),
+    ],
+)
+def test_no_job_is_taken_while_a_containerd_is_away(site: Callable[..., Site], whose: str, why: str) -> None:
+    here = site().start()
+    before = here.until_idle()["environment"]
+    here.engine.without.add(whose)
+    here.job()
+    assert here.until("failed")["error"] == why
+    assert (here.paths.queue / "new" / "job").exists()
+    here.engine.without.clear()
+    result = here.result()
+    assert (result["status"], result["environment"]) == ("succeeded", before["id"])
+
+
+def test_an_idle_environment_without_its_containerd_is_replaced_one_without_the_hosts_waits(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "HEALTH", 0.1)
+    here = site().start()
+    before = here.until_idle()["environment"]
+    here.engine.without.add("host")
+    here.until("failed")
+    threading.Event().wait(1.5)
+    assert here.state()["environment"] == before
+    here.engine.without.remove("host")
+    here.until("ready")
+    here.engine.without.add("inner")
+    eventually(lambda: any("doesn't answer any more" in line for line in here.said))
+    here.engine.without.clear()
+    eventually(lambda: (here.state()["environment"] or before)["id"] != before["id"])
+
+
+def test_a_job_that_never_began_is_run_in_the_next_environment(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs += [NEVER_BEGINS, NEVER_BEGINS]
+    here.start()
+    first = here.until_idle()["environment"]
+    here.job()
+    here.job("later")
+    result, later = here.result(), here.result("later")
+    assert (result["job"], result["status"]) == ("job", "succeeded")
+    assert result["environment"] != first["id"]
+    assert result["ended"] <= later["started"]
+    why = "it never began, the next environment gets it: the connection to the job broke: docker exec ended with 126"
+    assert [line for line in here.said if "never began" in line] == [f"job job: {why}"] * 2
+    log = here.paths.queue / "done" / "job" / "log"
+    assert log.read_text(encoding="utf-8") == f"matryoshka: {why}\n" * 2
+    assert here.until_idle()["jobs_done"] == 2
+
+
+def test_a_job_that_never_begins_is_given_up(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs += [NEVER_BEGINS] * 4
+    here.start()
+    here.until_idle()
+    here.job()
+    result = here.result()
+    assert (result["status"], result["started"] is not None) == ("cut off", True)
+    assert result["reason"] == "the connection to the job broke: docker exec ended with 126"
+    here.until_idle()
+    assert len(here.engine.jobs) == 1
+
+
+def test_a_job_that_waits_for_its_next_environment_outlives_an_engine_that_is_away(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    here.engine.jobs.append(NEVER_BEGINS)
+    here.start()
+    here.until_idle()
+    spawn = here.engine.spawn
+
+    def last(*words: Any, **options: Any) -> Any:
+        here.engine.away = True
+        return spawn(*words, **options)
+
+    monkeypatch.setattr(here.engine, "spawn", last)
+    here.job()
+    here.until("failed")
+    assert (here.paths.queue / "claimed" / "ci" / "job").is_dir()
+    assert not (here.paths.queue / "done" / "job").exists()
+    monkeypatch.setattr(here.engine, "spawn", spawn)
+    here.engine.away = False
+    assert here.result()["status"] == "succeeded"
 
 
 def test_a_success_stands_whatever_the_inner_engine_does(site: Callable[..., Site]) -> None:
