@@ -55,9 +55,11 @@ def copies(base: qemu.Machine) -> Iterator[Copies]:
 
 
 @pytest.fixture
-def machine(copies: Copies) -> Machine:
+def machine(copies: Copies) -> Iterator[Machine]:
     """A copy of the converged machine that is up, its runners ready."""
-    return copies.fit()
+    found = copies.fit()
+    yield found
+    found.let_go()
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ class EngineDouble(Engine):
         self.away = False
         self.inner_dead = False
         self.without: set[str] = set()
-        """Whose containerd doesn't answer: ``host``, ``inner``."""
+        """Whose containerd doesn't answer: ``host``, ``inner``; ``way``: the engine doesn't reach it."""
 
     @staticmethod
     def half_made(environment: str = "deadbeef") -> _Fake:
@@ -128,6 +128,9 @@ class EngineDouble(Engine):
         self.expect()
         fake = self.made.get(name)
         return Inspection(fake.state == "running", 0, fake.code, False) if fake else None
+
+    def reaches(self, name: str) -> bool:
+        return "way" not in self.without
 
     def last_words(self, name: str, lines: int = 5) -> str:
         return "its last words"

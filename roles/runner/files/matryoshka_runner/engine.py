@@ -25,6 +25,8 @@ UNREACHABLE = (
     "no such file or directory: docker.sock",
     SILENT,
 )
+UNAVAILABLE = ": unavailable"
+"""How the engine's messages end where it doesn't reach containerd (``ErrUnavailable`` of containerd/errdefs)."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,18 @@ class Engine:
     def running(self, name: str) -> bool:
         found = self.inspect(name)
         return found is not None and found.running
+
+    def reaches(self, name: str) -> bool:
+        """True if the engine reaches its containerd, asked for the processes of a container that was started.
+
+        Once containerd is back the engine needs a moment until it has connected to it again. That the
+        container has ended is an answer too.
+        """
+        try:
+            result = self.ask("top", name, timeout=10)
+        except EngineUnavailable:
+            return False
+        return result.ok or (result.code == 1 and UNAVAILABLE not in result.err)
 
     def last_words(self, name: str, lines: int = 5) -> str:
         """The last lines a container printed, in one line; empty if it can't be had."""

@@ -7,7 +7,7 @@
 
     new/ID            a job for any runner of this queue
     new/ID@RUNNER     a job for one runner
-    claimed/RUNNER/ID/{script,log,claim.json}     it runs, or was cut off by a crash
+    claimed/RUNNER/ID/{script,log,claim.json}     it runs, was cut off by a crash, or never began and is next
     done/ID/{script,log,result.json}
     refused/ID/{script,result.json}
 

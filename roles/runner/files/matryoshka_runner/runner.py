@@ -144,7 +144,7 @@ class Runner:
             self._show_reach(environment)
             self.state.catch_up()
             if time.monotonic() >= check and not self.box.engine_away:
-                self._lacking = self.supply.lacks(environment)
+                self._lacking = self.supply.footing.lacks(environment)
                 strikes = 0 if self.supply.healthy(environment) else strikes + 1
                 check = time.monotonic() + (1.0 if strikes else HEALTH)
                 if strikes >= STRIKES:
@@ -165,13 +165,13 @@ class Runner:
     def _may_claim(self, environment: Environment) -> bool:
         if self.state["state"] != "ready" or not self.agent.pending():
             return False
-        self._lacking = self.supply.lacks(environment)
+        self._lacking = self.supply.footing.lacks(environment)
         return not self._lacking
 
     def _show_reach(self, environment: Environment) -> None:
         """What keeps a ready environment from taking a job: a lost engine, which may come back; a full disk."""
         if self._lacking:
-            self._lacking = self.supply.lacks(environment)
+            self._lacking = self.supply.footing.lacks(environment)
         if self.box.engine_away:
             why = "the engine on the host doesn't answer; no job is taken"
         elif self._lacking:
@@ -317,14 +317,14 @@ class Runner:
         elif self.box.engine_away:
             why = "the engine on the host stopped answering during the job"
         elif code is not None:
-            lack = self.supply.lacks(environment)
+            lack = self.supply.footing.lacks(environment)
             why = (
                 f"{lack} at the end of the job"
                 if lack
                 else "the inner engine stopped answering during the job"
             )
         else:
-            lack = self._lack() or self.supply.lacks(environment)
+            lack = self._lack() or self.supply.footing.lacks(environment)
             why = f"the connection to the job broke: {how}" + (f"; {lack}" if lack else "")
         evidence = meter.evidence()
         limits = self._limits_met(environment, evidence)

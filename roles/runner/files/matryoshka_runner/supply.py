@@ -16,7 +16,7 @@ from matryoshka_runner.background import Background
 from matryoshka_runner.causes import explain
 from matryoshka_runner.cgroups import place_of
 from matryoshka_runner.config import Config
-from matryoshka_runner.containerd import HOST, Containerd, missing
+from matryoshka_runner.containerd import Containerd
 from matryoshka_runner.engine import Engine
 from matryoshka_runner.environment import (
     READY_PROGRAM,
@@ -28,6 +28,7 @@ from matryoshka_runner.environment import (
 from matryoshka_runner.errors import EngineError, EngineUnavailable, EnvironmentFailed, ProgramError
 from matryoshka_runner.events import EngineReach, EnvironmentEnded, Mailbox
 from matryoshka_runner.firstprocess import FirstProcess
+from matryoshka_runner.footing import Find, Footing
 from matryoshka_runner.meter import Disk
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.trust import Trust, set_aside_roots
@@ -41,6 +42,8 @@ CORRUPT = 2
 """So many times in a row an inner engine may not get ready on a persistent root; then it is set aside."""
 LEAVING = 40.0
 """Seconds that the engine is given for each step when the runner leaves."""
+RETURN = 15.0
+"""Seconds that the host's containerd is given to come back before an environment is ended without it."""
 BLIND = 3.0
 """Seconds until that check is run though the inner engine's socket can't be seen from here."""
 
@@ -71,7 +74,7 @@ class Supply:
         say: Callable[[str], None],
         run: process.Run = process.run,
         answers: Callable[[int], bool] = inner.answers,
-        find: Callable[[str], Containerd | None] = Containerd.find,
+        find: Find = Containerd.find,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -81,8 +84,7 @@ class Supply:
         self._say = say
         self._run = run
         self._answers = answers
-        self._containerd = find
-        self._below: Containerd | None = None
+        self.footing = Footing(engine.reaches, find)
         self._api: tuple[int, ...] = ()
         self._files: HandedIn | None = None
         self._spare: Environment | None = None
@@ -129,6 +131,8 @@ class Supply:
         if self.background.failed:
             return self.first()
         fresh = self._take_spare()
+        if old.id not in self._box.ended:
+            self._await_host(old)
         self.end(old)
         try:
             return self._bring_up(fresh)
@@ -159,15 +163,17 @@ class Supply:
         self._settle()
         dataroot.remove_tree(self._paths.handed_in(self.config.name), self._run)
 
-    def lacks(self, environment: Environment) -> str:
-        """What is missing without which nothing can be started in it; empty if nothing is. Costs two connections."""
-        return missing(self._below, environment.containerd)
+    def _await_host(self, environment: Environment) -> None:
+        """dockerd takes 20 s and more to see the end of a container that ended while containerd was away."""
+        until = time.monotonic() + RETURN
+        while self.footing.host_lacks(environment) and time.monotonic() < until and not self._box.leaving:
+            self._box.wait(0.1)
 
     def healthy(self, environment: Environment) -> bool:
         """True if the inner engine answers, and its containerd."""
         if not self.config.mode.inner_engine:
             return True
-        if missing(None, environment.containerd):
+        if self.footing.inner_lacks(environment):
             return False
         if self._answers(environment.pid):
             return True
@@ -243,9 +249,7 @@ class Supply:
             raise EnvironmentFailed(f"{error}{self._lack(environment)}") from None
         self._unready = 0
         environment.is_ready()
-        self._below = self._containerd(HOST)
-        if self.config.mode.inner_engine:
-            environment.containerd = self._containerd(f"/proc/{environment.pid}/root")
+        self.footing.learn(environment, self.config.mode.inner_engine is not None)
         threading.Thread(
             target=self._watch, args=(environment,), name=environment.container, daemon=True
         ).start()

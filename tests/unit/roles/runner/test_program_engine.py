@@ -93,6 +93,15 @@ def test_a_container_that_isnt_there_is_no_error() -> None:
     engine.remove([])
 
 
+def test_whether_the_engine_reaches_its_containerd_is_asked_by_a_containers_processes() -> None:
+    lost = Result(1, "", "Error response from daemon: connection error: connection refused: unavailable")
+    ended = Result(1, "", "Error response from daemon: Container 0123 is not running")
+    late = Result(124, "", "no end within 10 s")
+    run = Answers(top=[Result(0, "UID PID"), ended, lost, late, Result(1, "", DOWN)])
+    assert [Engine(run).reaches("x") for _each in range(5)] == [True, True, False, False, False]
+    assert run.asked[0] == ["top", "x"]
+
+
 def test_removal_is_over_only_when_the_engine_lists_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matryoshka_runner.sweep.time.sleep", lambda _seconds: None)
     line = Result(0, "abc\tmatryoshka-ci-0123abcd\t0123abcd\trunning\n")

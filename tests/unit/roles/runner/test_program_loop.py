@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from matryoshka_runner import agents, meter, runner, state
+from matryoshka_runner.clients import Clients
 from matryoshka_runner.config import read
-from matryoshka_runner.errors import EngineError
+from matryoshka_runner.errors import EngineError, EngineUnavailable
 from matryoshka_runner.events import Drain, EngineReach, Mailbox, Stop
 from matryoshka_runner.files import read_json
 from matryoshka_runner.jobqueue import Claim, JobQueue
@@ -29,7 +30,7 @@ from matryoshka_runner.supply import Supply
 from support.engine_double import NEVER_BEGINS, EngineDouble, eventually
 
 Write = Callable[[dict[str, Any]], Path]
-LONG = "exec sleep 60"
+LONG = "cat > /dev/null; echo begun; exec sleep 60"
 
 
 class Site:
@@ -75,6 +76,12 @@ class Site:
         hidden.write_text("true\n", encoding="utf-8")
         hidden.chmod(0o640)
         hidden.rename(self.paths.queue / "new" / name)
+
+    def until_begun(self, name: str = "job") -> dict[str, Any]:
+        """The job has got its script and runs :data:`LONG`."""
+        log = self.paths.queue / "claimed" / "ci" / name / "log"
+        eventually(lambda: log.exists() and log.read_text(encoding="utf-8") == "begun\n")
+        return self.until("running")
 
     def result(self, name: str = "job") -> dict[str, Any]:
         path = self.paths.queue / "done" / name / "result.json"
@@ -158,7 +165,7 @@ def test_a_job_whose_environment_dies_is_cut_off_and_not_run_again(site: Callabl
     here.start()
     here.until_idle()
     here.job()
-    environment = here.until("running")["environment"]
+    environment = here.until_begun()["environment"]
     here.engine.finish(environment["container"])
     result = here.result()
     assert (result["status"], result["exit_code"]) == ("cut off", None)
@@ -248,6 +255,81 @@ def test_a_job_that_never_began_is_run_in_the_next_environment(site: Callable[..
     log = here.paths.queue / "done" / "job" / "log"
     assert log.read_text(encoding="utf-8") == f"matryoshka: {why}\n" * 2
     assert here.until_idle()["jobs_done"] == 2
+
+
+def test_a_job_that_waits_for_its_next_environment_is_cut_off_by_a_stop(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    here.engine.jobs.append(NEVER_BEGINS)
+    here.start()
+    here.until_idle()
+
+    def away(_self: Supply, _old: object) -> None:
+        here.engine.away = True
+        raise EngineUnavailable("the engine is away")
+
+    replace = Supply.replace
+    monkeypatch.setattr(Supply, "replace", away)
+    here.job()
+    here.until("failed")
+    monkeypatch.setattr(Supply, "replace", replace)
+    here.engine.without.add("host")
+    here.engine.away = False
+    here.until("failed")
+    here.box.put(Stop())
+    here.left()
+    (result,) = JobQueue(here.paths.queue, "ci").recover()
+    assert (result["job"], result["status"]) == ("job", "cut off")
+    assert result["reason"] == "the runner ended before the job started"
+
+
+def test_a_runner_leaves_though_a_client_of_the_engine_hangs(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    begun = threading.Event()
+
+    def hangs(_name: str) -> None:
+        begun.set()
+        result = Clients(lambda: here.box.stop, lambda: False)(["sleep", "60"], timeout=120)
+        raise EngineUnavailable(f"docker start: {result.detail}")
+
+    monkeypatch.setattr(here.engine, "start", hangs)
+    here.start()
+    assert begun.wait(10)
+    here.box.put(Stop())
+    here.left()
+    assert here.said == ["left undone: docker start: sleep 60: the engine on the host doesn't answer"]
+
+
+def test_no_environment_is_ended_while_the_hosts_containerd_is_away(site: Callable[..., Site]) -> None:
+    here = site()
+    here.engine.jobs.append('sleep 0.3; echo "$1 0" >&2')
+    here.start()
+    before = here.until_idle()["environment"]
+    here.job()
+    here.until("running")
+    here.engine.without.add("host")
+    assert here.result()["status"] == "succeeded"
+    threading.Event().wait(0.3)
+    assert here.engine.running_now() == [before["container"]]
+    here.engine.without.clear()
+    eventually(lambda: (here.state()["environment"] or before)["id"] != before["id"])
+
+
+def test_a_containerd_that_is_back_counts_when_the_engine_reaches_it(site: Callable[..., Site]) -> None:
+    here = site().start()
+    before = here.until_idle()["environment"]
+    here.engine.without |= {"host", "way"}
+    here.job()
+    here.until("failed")
+    here.engine.without.remove("host")
+    threading.Event().wait(0.3)
+    assert here.state()["state"] == "failed"
+    assert (here.paths.queue / "new" / "job").exists()
+    here.engine.without.clear()
+    assert here.result()["environment"] == before["id"]
 
 
 def test_a_job_that_never_begins_is_given_up(site: Callable[..., Site]) -> None:
@@ -510,7 +592,7 @@ def test_an_environment_that_died_of_its_limit_is_told_so(
     here.start()
     here.until_idle()
     here.job()
-    environment = here.until("running")["environment"]
+    environment = here.until_begun()["environment"]
     here.engine.finish(environment["container"])
     result = here.result()
     assert (result["status"], result["exit_code"]) == ("failed", 137)
@@ -529,7 +611,7 @@ def test_one_that_died_of_others_hunger_was_cut_off(
     here.start()
     here.until_idle()
     here.job()
-    environment = here.until("running")["environment"]
+    environment = here.until_begun()["environment"]
     here.engine.finish(environment["container"])
     result = here.result()
     assert (result["status"], result["exit_code"]) == ("cut off", None)

@@ -33,7 +33,7 @@ def test_a_process_two_dolls_down_is_in_its_runner_s_slice(machine: Machine) -> 
         before="cd $(mktemp -d) && cp /bin/busybox . && tar c busybox | docker import - box >/dev/null\n"
         "docker run -d --privileged --pid host --cgroupns host box /busybox sleep 4711",
     )
-    found = machine.sh("for pid in $(pgrep -f 'busybox sleep 4711'); do cat /proc/$pid/cgroup; done").split()
+    found = machine.sh("for pid in $(pgrep -f '[b]usybox sleep 4711'); do cat /proc/$pid/cgroup; done").split()
     assert found and all(
         line.startswith("0::/matryoshka.slice/matryoshka-ci.slice/docker-") for line in found
     )
