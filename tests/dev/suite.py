@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -331,24 +332,23 @@ def main() -> int:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Two lanes: container hosts, which mostly wait, beside all that needs the processor, whole machines last."""
+    """Scenarios beside all that needs the processor, two at a time; whole machines after them, alone."""
     chosen = list(parts.get("molecule", []) or scenarios()) if "molecule" in parts else []
-    emulated = [name for name in chosen if name in EMULATED]
-    lanes = [
-        [
-            *((part, parts[part]) for part in parts if part != "molecule"),
-            *(("molecule", [name]) for name in emulated),
-        ],
-        [("molecule", [name]) for name in chosen if name not in EMULATED],
-    ]
+    waiting = deque(name for name in chosen if name not in EMULATED)
 
-    def lane(several: Sequence[tuple[str, Sequence[str]]]) -> None:
-        for part, args in several:
-            run_part(suite, part, args)
+    def lane(first: Sequence[str]) -> None:
+        for part in first:
+            run_part(suite, part, parts[part])
+        while waiting:
+            run_part(suite, "molecule", [waiting.popleft()])
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for done in [pool.submit(lane, several) for several in lanes if several]:
+        lanes = [pool.submit(lane, []), pool.submit(lane, [part for part in parts if part != "molecule"])]
+        for done in lanes:
             done.result()
+    for name in chosen:
+        if name in EMULATED:
+            run_part(suite, "molecule", [name])
 
 
 if __name__ == "__main__":
