@@ -90,7 +90,7 @@ def meals(base: qemu.Machine, heading: str) -> list[Meal]:
     for name in HOGS:
         say(f"{name}, {heading}")
         with booted(base, f"{NAME}-hog") as machine:
-            eaten.append(feed(machine, name, neighbour_seconds(machine)))
+            eaten.append(feed(machine, name, alone=neighbour_seconds(machine)))
     return eaten
 
 

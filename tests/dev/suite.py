@@ -280,11 +280,15 @@ def scenario(name: str) -> Check:
 
 
 def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
-    """What takes too long for every change: killed processes and power cuts."""
-    known = {"kills": "kills.py", "cuts": "cuts.py"}
-    chosen = [word for word in args if word in known] or list(known)
+    """What takes too long for every change: killed processes, power cuts, faults of a whole machine."""
+    python = [sys.executable]
+    known: dict[str, Callable[[Sequence[str]], Check]] = {
+        "kills": lambda options: Check("kills", [*python, "tests/long/kills.py", *options]),
+        "cuts": lambda options: Check("cuts", [*python, "tests/long/cuts.py", *options]),
+        "faults": lambda options: pytest("faults", ["-v", "tests/long/test_faults.py", *options]),
+    }
     options = [word for word in args if word not in known]
-    return [Check(name, [sys.executable, f"tests/long/{known[name]}", *options]) for name in chosen]
+    return [known[name](options) for name in args if name in known] or [make([]) for make in known.values()]
 
 
 def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Meal:
 
     @property
     def ratio(self) -> float:
-        return self.neighbour / self.alone
+        """Not a number where the job alone wasn't measured."""
+        return self.neighbour / self.alone if self.alone else math.nan
 
 
 def main_processes(machine: Machine) -> dict[str, str]:
@@ -93,7 +95,7 @@ def login_seconds(machine: Machine) -> float:
     return time.monotonic() - begin
 
 
-def feed(machine: Machine, name: str, alone: float, seconds: int = SECONDS) -> Meal:
+def feed(machine: Machine, name: str, seconds: int = SECONDS, alone: float = 0.0) -> Meal:
     """Let a hog loose in a job of ``ci``, have the neighbour work, log in meanwhile."""
     machine.all_ready()
     before = main_processes(machine)

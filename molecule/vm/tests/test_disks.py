@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from typing import Any
 
+import pytest
 from live import wait_for
 from machines import Machine
 
 MIB = 1 << 20
-
-
-def device(machine: Machine, serial: str) -> str:
-    """The node of the disk with a serial, as the kernel reports it."""
-    return (
-        machine.sh(f"grep -lxF '{serial}' /sys/block/nvme*/device/serial | cut -d/ -f4").strip()
-        or machine.sh(f"lsblk -dnpo NAME,SERIAL | awk '$2 == \"{serial}\" {{print $1}}'").strip()
-    )
 
 
 def test_each_volume_is_on_the_device_that_was_asked_for(machine: Machine) -> None:
@@ -38,42 +33,47 @@ def test_each_volume_is_on_the_device_that_was_asked_for(machine: Machine) -> No
     assert ["Backing Filesystem", "xfs"] in info["DriverStatus"]
 
 
-def test_what_a_person_got_wrong_is_refused_and_nothing_changes(machine: Machine) -> None:
-    wrong = {
-        "storage_volumes": [
-            *machine.given["storage_volumes"],
-            {"name": "family", "path": "/srv/family", "device": {"serial": "MX-FAMILY-1"}},
-            {"name": "none", "path": "/srv/none", "device": {"serial": "MX-FAST-2"}},
-            {"name": "two", "path": "/srv/two", "device": {"transport": "nvme", "size_min": "2G"}},
-        ],
-        "runner_runners": [{"name": "ci", "disk": "100G"}, machine.given["runner_runners"][1]],
-    }
-    before = machine.sh(
-        "sha256sum /dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_MX-FAMILY-1; cat /etc/fstab; ls -R /etc/systemd"
-    )
-    code, said = machine.playbook("preflight", **wrong)
-    assert code != 0
-    for words in ("MX-FAMILY-1", "ext4", "MX-FAST-2", "100G"):
-        assert words in said, f"{words} isn't in:\n{said}"
-    after = machine.sh(
-        "sha256sum /dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_MX-FAMILY-1; cat /etc/fstab; ls -R /etc/systemd"
-    )
-    assert after == before
-    family = machine.sh(
-        "mkdir /run/look && mount -o ro /dev/disk/by-label/family /run/look && cat /run/look/*; umount /run/look"
-    )
-    assert family == "Nobody has a copy of this.\n"
+def unchanged(machine: Machine) -> str:
+    """What a refused play must not change: units, mounts, quotas, and the disk that is somebody's."""
+    files = "ls -R /etc/systemd; cat /etc/fstab /etc/projects /etc/projid; findmnt -rno TARGET,SOURCE"
+    family = machine.vm.machine.disk_file("MX-FAMILY-1").read_bytes()
+    return machine.sh(files) + hashlib.sha256(family).hexdigest()
 
 
-def test_a_quota_below_what_is_used_is_refused_and_nothing_changes(machine: Machine) -> None:
-    quotas = "repquota -P -a 2>/dev/null || cat /etc/projects; cat /etc/projects /etc/projid"
-    before = machine.sh(quotas)
-    code, said = machine.playbook(
-        "site", "--tags", "storage", storage_quotas=[{"path": "/srv/fast/docker", "size": "2M"}]
-    )
+WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "a disk that is somebody's, one that isn't there, one of two": (
+        {
+            "storage_volumes": [
+                {"name": "family", "path": "/srv/family", "device": {"serial": "MX-FAMILY-1"}},
+                {"name": "none", "path": "/srv/none", "device": {"serial": "MX-FAST-2"}},
+                {"name": "two", "path": "/srv/two", "device": {"transport": "nvme", "size_min": "2G"}},
+            ]
+        },
+        ("storage_volumes[family]", "MX-FAMILY-1", "ext4", "storage_volumes[none]", "MX-FAST-2", "2 fit"),
+    ),
+    "a quota larger than its disk, one below what is used": (
+        {
+            "storage_quotas": [
+                {"path": "/srv/fast/docker", "size": "2M"},
+                {"path": "/srv/slow/more", "size": "100G"},
+            ]
+        },
+        ("/srv/fast/docker", "2097152", "used there now", "/srv/slow/more", str(100 << 30)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", list(WRONG))
+def test_what_a_person_got_wrong_is_refused_and_nothing_changes(machine: Machine, what: str) -> None:
+    variables, words = WRONG[what]
+    if "storage_volumes" in variables:
+        variables = {"storage_volumes": machine.given["storage_volumes"] + variables["storage_volumes"]}
+    before = unchanged(machine)
+    code, said = machine.playbook("site", "--tags", "storage", **variables)
     assert code != 0
-    assert "/srv/fast/docker" in said and "2M" in said, said
-    assert machine.sh(quotas) == before
+    for word in words:
+        assert word in said, f"{word} isn't in:\n{said}"
+    assert unchanged(machine) == before
 
 
 def fill(runner_disk: int) -> str:

@@ -6,9 +6,25 @@ Each ends in a state that says what is wrong, and the runners come back by thems
 
 from __future__ import annotations
 
-from machines import Machine
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from converged import converged
+from machines import Machine, booted
 
 SAYS = "journalctl -b -u matryoshka-runner@ci -o cat"
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """A copy of a converged machine that is up, its runners ready."""
+    with ExitStack() as stack:
+        yield stack.enter_context(booted(converged("long", print), "long-faults"))
 
 
 def take_all(folder: str) -> str:
