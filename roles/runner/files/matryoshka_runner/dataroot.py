@@ -102,6 +102,22 @@ def mounts_below(root: Path, table: str) -> Iterator[str]:
     yield from sorted(found, key=len, reverse=True)
 
 
+def filesystem_of(path: Path, table: str | None = None) -> str:
+    """The type of the file system that ``path`` is on, by a ``mountinfo`` file; empty if that can't be told."""
+    if table is None:
+        table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    found, longest = "", -1
+    for line in table.splitlines():
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not dash or len(fields) < 5:
+            continue
+        point = Path(fields[4].encode().decode("unicode_escape"))
+        if (point == path or point in path.parents) and len(point.parts) >= longest:
+            found, longest = after.split(" ")[0], len(point.parts)
+    return found
+
+
 def remove_tree(root: Path, run: Run) -> None:
     """Remove a folder and all in it, but nothing that is mounted there.
 

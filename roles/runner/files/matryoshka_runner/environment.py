@@ -23,6 +23,8 @@ CGROUPNS_API = (1, 41)
 """Docker 20.10, the first that can give a container its own cgroup namespace."""
 OOM_SCORE = 500
 """Where the host runs out of memory, environments end before what the host itself needs (``proc(5)``)."""
+UNHELD = {"ext4": "sys_resource"}
+"""Capabilities that a file system's quota doesn't hold (Linux, fs/quota/dquot.c, ``ignore_hardlimit``); XFS has its own."""
 INNER_DAEMON_FILE = "/etc/docker/daemon.json"
 READY_PROGRAM = "/usr/local/sbin/environment-ready"
 """Part of every environment image: ends with 0 when the inner engine answers."""
@@ -79,10 +81,11 @@ class HandedIn:
     variables: Path
 
     @classmethod
-    def write(cls, folder: Path, config: Config, iptables: str | None) -> HandedIn:
+    def write(cls, folder: Path, config: Config, iptables: str | None, filesystem: str = "") -> HandedIn:
         """Write them, readable by root only.
 
         :param iptables: the host's iptables backend, ``nft`` or ``legacy``; None if it has none.
+        :param filesystem: that the environments' data is on, as in ``/proc/self/mountinfo``.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         files = cls(folder / "daemon.json", folder / "variables")
@@ -90,6 +93,8 @@ class HandedIn:
         variables = dict(config.environment_variables)
         if iptables:
             variables["MATRYOSHKA_IPTABLES"] = iptables
+        if config.limits.disk_bytes is not None and filesystem in UNHELD:
+            variables["MATRYOSHKA_BOUND"] = UNHELD[filesystem]
         variables["MATRYOSHKA_RUNNER"] = config.name
         text = "".join(f"{key}={value}\n" for key, value in variables.items())
         write_whole(files.variables, text, 0o600, durable=False)

@@ -35,6 +35,10 @@ if [ "$size" -ge 0 ]; then
     cat > /job/script && chmod 0755 /job/script && [ "$(wc -c < /job/script)" -eq "$size" ] ||
         { echo "the script didn't arrive whole" >&2; exit 1; }
 fi
+if [ -s /run/matryoshka-bound ]; then
+    bound=$(cat /run/matryoshka-bound)
+    set -- setpriv --bounding-set "-$bound" --inh-caps "-$bound" "$@"
+fi
 if [ "$limit" -lt 0 ]; then
     "$@" < /dev/null 2>&1
     echo "$token $?" >&2
@@ -46,6 +50,8 @@ if command -v stdbuf > /dev/null; then at_once='stdbuf -o0'; fi
 """
 """Runs in the environment. The script is sent only when it has said that it is there: as long as it has not,
 nothing of the job can have run. Its standard error is ours alone: the job's goes where its output goes.
+
+``environment-start`` says in ``/run/matryoshka-bound`` which capability a job does without.
 
 With a limit the output goes through ``head``, which takes exactly as much as it is told and, unbuffered,
 hands each piece on as it comes; ``wc`` then throws the rest away where it arises and counts it.

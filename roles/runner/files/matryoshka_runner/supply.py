@@ -122,7 +122,10 @@ class Supply:
             self._driver = self.engine.cgroup_driver()
         self.clear()
         self._files = HandedIn.write(
-            self._paths.handed_in(self.config.name), self.config, iptables_backend(self._run)
+            self._paths.handed_in(self.config.name),
+            self.config,
+            iptables_backend(self._run),
+            dataroot.filesystem_of(self.config.directory),
         )
         return self._bring_up(self._make())
 

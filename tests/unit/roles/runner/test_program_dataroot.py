@@ -115,3 +115,30 @@ def test_mounts_are_found_deepest_first_and_only_below() -> None:
 def test_no_text_of_a_mount_table_breaks_the_reader(text: str) -> None:
     for point in dataroot.mounts_below(Path("/data"), text):
         assert point == "/data" or point.startswith("/data/")
+
+
+TABLE = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 259:0 / /srv/fast rw,noatime shared:9 master:2 - xfs /dev/nvme0n1 rw,prjquota
+31 30 0:50 / /srv/fast/a\\040b rw - tmpfs tmpfs rw
+32 22 0:51 / /srv/fast rw - btrfs /dev/over rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/srv", "ext4"),
+        ("/srv/fastest", "ext4"),
+        ("/srv/fast", "btrfs"),
+        ("/srv/fast/ci/data", "btrfs"),
+        ("/srv/fast/a b/c", "tmpfs"),
+    ],
+)
+def test_the_file_system_of_a_path(path: str, kind: str) -> None:
+    assert dataroot.filesystem_of(Path(path), TABLE) == kind
+
+
+def test_a_table_that_tells_nothing() -> None:
+    assert dataroot.filesystem_of(Path("/srv"), "") == ""

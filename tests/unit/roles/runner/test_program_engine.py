@@ -236,3 +236,17 @@ def test_an_engine_too_old_for_cgroup_namespaces_isnt_asked_for_one(
 )
 def test_the_hosts_iptables_backend_is_read(result: Result, backend: str | None) -> None:
     assert iptables_backend(lambda argv, timeout=60.0: result) == backend
+
+
+@pytest.mark.parametrize(
+    ("disk", "filesystem", "bound"),
+    [(1 << 30, "ext4", True), (1 << 30, "xfs", False), (None, "ext4", False), (1 << 30, "", False)],
+)
+def test_an_environment_does_without_what_its_quota_doesn_t_hold(
+    paths: Paths, content: dict[str, Any], write: Write, disk: int | None, filesystem: str, bound: bool
+) -> None:
+    content["limits"]["disk_bytes"] = disk
+    write(content)
+    config = read(paths, "ci")
+    files = HandedIn.write(paths.handed_in("ci"), config, None, filesystem)
+    assert ("MATRYOSHKA_BOUND=sys_resource" in files.variables.read_text().splitlines()) is bound

@@ -355,3 +355,31 @@ def test_wrong_arguments(shell: list[str], tmp_path: Path, arguments: list[str])
     done = ready(shell, tmp_path / "x", *arguments)
     assert done.returncode == 64
     assert done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "written", "says"),
+    [
+        ("", "Docker version 26.1.5, build a", None, ""),
+        ("sys_resource", "Docker version 26.1.5+dfsg1, build a72d7cd", "sys_resource\n", ""),
+        ("sys_resource", "Docker version 20.10.24+dfsg1, build 297e128", None, "quota isn't held"),
+    ],
+)
+def test_an_engine_does_without_what_its_quota_doesn_t_hold(
+    shell: list[str], tmp_path: Path, wanted: str, version: str, written: str | None, says: str
+) -> None:
+    program(tmp_path / "bin", "dockerd", f"echo '{version}'")
+    environment = {
+        "MATRYOSHKA_BOUND": wanted,
+        "MATRYOSHKA_RUN": str(tmp_path),
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }
+    done = step(shell, "bound_engine", environment)
+    assert done.returncode == 0 and says in done.stderr
+    marker = tmp_path / "matryoshka-bound"
+    assert (marker.read_text() if marker.exists() else None) == written
+
+
+def test_what_is_no_capability_is_refused(shell: list[str], tmp_path: Path) -> None:
+    done = step(shell, "bound_engine", {"MATRYOSHKA_BOUND": "all -x", "MATRYOSHKA_RUN": str(tmp_path)})
+    assert done.returncode == 64 and "MATRYOSHKA_BOUND" in done.stderr and "all -x" in done.stderr
