@@ -12,6 +12,7 @@ kept=/run/verify-breakages
 field() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["environment"][sys.argv[2]])' "$state" "$1"; }
 container() { field container; }
 pid() { docker inspect --format '{{.State.Pid}}' "$(container)"; }
+parent() { docker inspect --format '{{.HostConfig.CgroupParent}}' "$(container)"; }
 image() { docker inspect --format '{{.Config.Image}}' "$(container)"; }
 # The runner heals what it can; to be looked at, some breakages need it to hold still.
 freeze() { systemctl kill --kill-whom=main --signal=STOP "$unit"; }
@@ -36,15 +37,15 @@ drop_in() { mkdir -p "/etc/systemd/system/$1.d" && printf '%b\n' "$2" > "/etc/sy
 # Put another container in the place of the environment: same name and labels, what docker create is told differs.
 # With the first word "bare" nothing is mounted on the data root.
 imitate() {
-  local how=$1 name identity image root
+  local how=$1 name identity image root parent
   shift
-  name=$(container) identity=$(field id) image=$(image) root=$(field data_root)
+  name=$(container) identity=$(field id) image=$(image) root=$(field data_root) parent=$(parent)
   freeze
   docker rm --force "$name" > /dev/null
   [ "$how" = bare ] || set -- --volume "$root:/var/lib/docker" "$@"
   [ "$how" = unprivileged ] || set -- --privileged "$@"
   docker run --detach --name "$name" --label matryoshka.runner=ci --label "matryoshka.environment=$identity" \
-    --cgroupns private --pids-limit 8192 --tmpfs /run:exec,mode=755 \
+    --cgroup-parent "$parent" --cgroupns private --tmpfs /run:exec,mode=755 \
     --volume "${inner_json:-/run/matryoshka/environments/ci/daemon.json}:/etc/docker/daemon.json:ro" "$@" "${other_image:-$image}" > /dev/null
   [ "$how" = unprivileged ] || until docker exec "$name" environment-ready 2> /dev/null; do sleep 0.1; done
 }
