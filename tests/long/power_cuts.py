@@ -100,12 +100,19 @@ def environment_start(machine: Machine, _chance: random.Random) -> list[str]:
     return in_background(machine, "systemctl restart matryoshka-runner@ci matryoshka-runner@neighbour")
 
 
+def hand_in(machine: Machine, count: int, seconds: int) -> list[str]:
+    """Jobs that are on the disk when this returns, as ``matryoshka job`` has them before it says their names."""
+    jobs = machine.submit_all([SCRIPT.format(seconds=seconds)] * count, name="cut")
+    machine.sh(f"sync -f {QUEUE}")
+    return [one.id for one in jobs]
+
+
 def job(machine: Machine, _chance: random.Random) -> list[str]:
-    return [one.id for one in machine.submit_all([SCRIPT.format(seconds=60)] * 2, name="cut")]
+    return hand_in(machine, 2, 60)
 
 
 def end_of_job(machine: Machine, _chance: random.Random) -> list[str]:
-    return [one.id for one in machine.submit_all([SCRIPT.format(seconds=0)] * 4, name="cut")]
+    return hand_in(machine, 4, 0)
 
 
 def prune(machine: Machine, _chance: random.Random) -> list[str]:
@@ -183,7 +190,7 @@ def judge_result(identity: str, result: dict[str, Any], runs: int, ended: bool) 
 def read_results(machine: Machine, jobs: Sequence[str]) -> dict[str, dict[str, Any]]:
     if not jobs:
         return {}
-    files = " ".join(f"{QUEUE}/done/{identity}/result.json" for identity in jobs)
+    files = " ".join(f"{QUEUE}/{place}/{one}/result.json" for one in jobs for place in ("done", "refused"))
     text = machine.sh(f"for file in {files}; do [ -s $file ] && tr -d '\\n' <$file && echo; done; true")
     return {result["job"]: result for line in text.splitlines() if (result := json.loads(line))}
 
