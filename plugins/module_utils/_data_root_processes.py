@@ -30,7 +30,8 @@ HOST_ROOTS = (
 """Where the host's own engines keep their data if nobody says otherwise."""
 
 _CONTAINER = re.compile(
-    r"(?:/docker/|\.slice/(?=[0-9a-f]{64}(?:/|$))|docker-|libpod-(?!conmon)|libpod/|cri-containerd-|crio-|/kubepods/(?:[a-z]+/)?pod[^/]+/|buildkit/)([0-9a-z]{12,64})"
+    r"(?:/docker/|\.slice/(?=[0-9a-f]{64}(?:/|$))|docker-|libpod-(?!conmon)|libpod/|cri-containerd-|crio-"
+    r"|/kubepods/(?:[a-z]+/)?pod[^/]+/|buildkit/)([0-9a-z]{12,64})"
     r"(?=[./]|$)|/machine-([^/]+)\.scope|/lxc\.payload[./]([^/]+)"
 )
 

@@ -38,7 +38,8 @@ options:
         C(path), C(sha256), C(mode), C(owner) and C(group); C(image) with C(reference) and C(sha256) of its recipe;
         C(runners), the configurations of the runners; C(prune); C(firewall), C(kernel) and C(storage), the arguments of
         M(matryoshka.host.netfilter_rules), M(matryoshka.host.kernel_settings) and
-        M(matryoshka.host.storage_volume_info); C(limits), the arguments of M(matryoshka.host.slice_limits); C(network) with C(reserved), as M(matryoshka.host.bridge_info) takes it.
+        M(matryoshka.host.storage_volume_info); C(limits), the arguments of M(matryoshka.host.slice_limits);
+        C(network) with C(reserved), as M(matryoshka.host.bridge_info) takes it.
       - C(allow) lists codes of findings that the site accepts; they become notes. Without it that is V(root_disk).
     type: dict
     required: true

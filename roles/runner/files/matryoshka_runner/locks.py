@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -132,6 +132,37 @@ class Gates:
     def leave(self) -> None:
         for gate in self._gates:
             gate.leave()
+
+
+class Turns:
+    """So many at the same time on one host, and the others after them."""
+
+    def __init__(self, folder: Path, name: str, count: int) -> None:
+        self._paths = [folder / f"{name}-{number}" for number in range(count)]
+
+    @contextmanager
+    def one(
+        self, seconds: float, wait: Callable[[float], None], enough: Callable[[], bool]
+    ) -> Iterator[bool]:
+        """Inside, a turn is ours: True. False without one after ``seconds``, as soon as ``enough``, or if there can't be any."""
+        turns = [_Turn(path) for path in self._paths]
+        try:
+            yield self._wait(turns, time.monotonic() + seconds, wait, enough)
+        finally:
+            for turn in turns:
+                turn.leave()
+
+    @staticmethod
+    def _wait(
+        turns: Sequence[_Turn], deadline: float, wait: Callable[[float], None], enough: Callable[[], bool]
+    ) -> bool:
+        with suppress(OSError):
+            while not any(turn.take(fcntl.LOCK_EX) for turn in turns):
+                if enough() or time.monotonic() >= deadline:
+                    return False
+                wait(POLL)
+            return True
+        return False
 
 
 def is_held(path: Path) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from matryoshka_runner.errors import EngineError, EngineUnavailable, Environment
 from matryoshka_runner.events import EngineReach, EnvironmentEnded, Mailbox
 from matryoshka_runner.firstprocess import FirstProcess
 from matryoshka_runner.footing import Find, Footing
+from matryoshka_runner.locks import Turns
 from matryoshka_runner.meter import Disk
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.trust import Trust, set_aside_roots
@@ -89,6 +91,7 @@ class Supply:
         self._files: HandedIn | None = None
         self._spare: Environment | None = None
         self._making = threading.Lock()
+        self._turns = Turns(paths.gates, "start", max(1, (os.cpu_count() or 1) // 2))
         self._driver = ""
         self._unready = 0
         self.trust = Trust(config.data, say)
@@ -127,7 +130,11 @@ class Supply:
             iptables_backend(self._run),
             dataroot.filesystem_of(self.config.directory),
         )
-        return self._bring_up(self._make())
+        # All runners of a host begin at once after a boot, and dockerd gives its containerd 15 seconds.
+        with self._turns.one(self.config.ready_timeout, self._box.wait, lambda: self._box.leaving):
+            if self._box.leaving:
+                raise Leaving
+            return self._bring_up(self._make())
 
     def replace(self, old: Environment) -> Environment:
         """The next environment, ready; ``old`` is dead by then and removed soon after."""

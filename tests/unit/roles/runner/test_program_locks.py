@@ -7,13 +7,14 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from matryoshka_runner.errors import HeldError, TurnError
-from matryoshka_runner.locks import FileLock, Gate, Gates, is_held
+from matryoshka_runner.locks import FileLock, Gate, Gates, Turns, is_held
 
 HOLD = "import fcntl,sys; f=open(sys.argv[1],'a+'); fcntl.flock(f,fcntl.LOCK_EX); print('held',flush=True); sys.stdin.read()"
 
@@ -115,3 +116,26 @@ def test_a_lock_of_the_same_kind_as_bolts_is_seen(tmp_path: Path) -> None:
         fcntl.flock(database, fcntl.LOCK_EX)
         assert is_held(path)
     assert not is_held(path)
+
+
+def test_so_many_at_a_time_and_the_next_when_one_has_left(tmp_path: Path) -> None:
+    waits: list[float] = []
+    first, second, third = (Turns(tmp_path, "start", 2) for _ in range(3))
+    with first.one(5, waits.append, lambda: False) as one:
+        with second.one(5, waits.append, lambda: False) as two:
+            assert (one, two, waits) == (True, True, [])
+            with third.one(5, waits.append, lambda: len(waits) >= 3) as late:
+                assert late is False and len(waits) == 3
+        with third.one(5, waits.append, lambda: False) as after:
+            assert after is True
+
+
+def test_a_turn_that_doesn_t_come_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    first, second = (Turns(tmp_path, "start", 1) for _ in range(2))
+    with first.one(0, time.sleep, lambda: False), second.one(0.2, time.sleep, lambda: False) as late:
+        assert late is False
+
+
+def test_where_no_turn_can_be_written_nobody_waits(tmp_path: Path) -> None:
+    with Turns(tmp_path / "gone", "start", 1).one(5, time.sleep, lambda: False) as turn:
+        assert turn is False
