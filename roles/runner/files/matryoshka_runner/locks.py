@@ -142,7 +142,7 @@ class Turns:
 
     @contextmanager
     def one(
-        self, seconds: float, wait: Callable[[float], None], enough: Callable[[], bool]
+        self, seconds: float, wait: Callable[[float], object], enough: Callable[[], bool]
     ) -> Iterator[bool]:
         """Inside, a turn is ours: True. False without one after ``seconds``, as soon as ``enough``, or if there can't be any."""
         turns = [_Turn(path) for path in self._paths]
@@ -154,7 +154,7 @@ class Turns:
 
     @staticmethod
     def _wait(
-        turns: Sequence[_Turn], deadline: float, wait: Callable[[float], None], enough: Callable[[], bool]
+        turns: Sequence[_Turn], deadline: float, wait: Callable[[float], object], enough: Callable[[], bool]
     ) -> bool:
         with suppress(OSError):
             while not any(turn.take(fcntl.LOCK_EX) for turn in turns):
