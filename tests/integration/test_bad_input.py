@@ -86,7 +86,12 @@ CASES = {
         ("runner_runners[ci].memory: '5M' is refused; allowed: ", "at least 134217728 bytes"),
     ),
     "memory that the host hasn't": Bad(
-        runner(memory="900T"), ("runner_runners[ci].memory: ", "allowed: at most the host's ", " bytes")
+        runner(memory="900T"),
+        (
+            "runner_runners[].memory: '900 TiB (ci) = 900 TiB' is refused",
+            "together: the host has ",
+            "limits_reserve_memory keeps ",
+        ),
     ),
     "processors that are no number": Bad(
         runner(cpus="two"),
