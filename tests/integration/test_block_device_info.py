@@ -410,7 +410,9 @@ def test_partitions(bench: Bench) -> None:
         assert f"its partition {path}p2 holds {kind} 'part'" in refused["msg"]
         assert f"names its serial with gpt, but not with {kind}" in refused["msg"]
         wipe.append({"serial": f"{FOLDER}/gpt", "signature": kind})
-        assert bench.ask(by("gpt"), wipe=wipe)["selected"]["volumes[gpt]"]["path"] == path
+        chosen = bench.ask(by("gpt"), wipe=wipe)
+        assert "volumes[gpt]" in chosen["selected"], chosen.get("msg")
+        assert chosen["selected"]["volumes[gpt]"]["path"] == path
         host.run(f"mount {path}p2 /mnt")
         used = bench.ask(by("gpt"), wipe=wipe)
         own = bench.ask(by("gpt", own=["part"]))["selected"]["volumes[gpt]"]
