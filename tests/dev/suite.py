@@ -31,7 +31,7 @@ PARTS = ("lint", "unit", "sanity", "integration", "molecule")
 ON_REQUEST = ("long",)
 """Parts that only run when they are named."""
 EMULATED = ("vm",)
-"""Scenarios whose machines may run on emulated processors."""
+"""Scenarios whose machines may run on emulated processors; they only run when they are named."""
 WITH_WORDS = ("molecule", "long")
 """Parts whose name may be followed by words of theirs."""
 # Not to be had: what each needs.
@@ -257,7 +257,12 @@ def molecule(_suite: Suite, args: Sequence[str]) -> list[Check]:
     unknown = sorted(set(args) - set(scenarios()))
     if unknown:
         raise SystemExit(f"no scenario {', '.join(unknown)}: there are {', '.join(scenarios())}")
-    return [scenario(name) for name in args or scenarios()]
+    return [scenario(name) for name in args or container_scenarios()]
+
+
+def container_scenarios() -> list[str]:
+    """Those that run when none is named."""
+    return [name for name in scenarios() if name not in EMULATED]
 
 
 def scenario(name: str) -> Check:
@@ -336,8 +341,8 @@ def main() -> int:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Scenarios beside all that needs the processor, two at a time; whole machines after them, alone."""
-    chosen = list(parts.get("molecule", []) or scenarios()) if "molecule" in parts else []
+    """Scenarios beside all that needs the processor, two at a time; whole machines, if named, after them, alone."""
+    chosen = list(parts.get("molecule", []) or container_scenarios()) if "molecule" in parts else []
     waiting = deque(name for name in chosen if name not in EMULATED)
 
     def lane(first: Sequence[str]) -> None:

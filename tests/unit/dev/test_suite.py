@@ -24,15 +24,20 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
-def test_whole_machines_come_last_and_alone(
-    ran: list[tuple[str, tuple[str, ...]]],
-) -> None:
+def test_whole_machines_come_last_and_alone(ran: list[tuple[str, tuple[str, ...]]]) -> None:
+    suite.run_together(suite.Suite(live=False), {"unit": [], "molecule": ["vm", "default", "network"]})
+    assert ran[-1] == ("molecule", ("vm",))
+    assert sorted(ran[:-1]) == [("molecule", ("default",)), ("molecule", ("network",)), ("unit", ())]
+
+
+def test_whole_machines_and_the_long_part_only_run_when_named(ran: list[tuple[str, tuple[str, ...]]]) -> None:
     suite.run_together(suite.Suite(live=False), {part: [] for part in suite.PARTS})
     names = [args[0] for part, args in ran if part == "molecule"]
-    assert sorted(names) == sorted(suite.scenarios()) and "vm" in names
-    order = [part if part != "molecule" else args[0] for part, args in ran]
-    assert order[-1] == "vm"
-    assert "long" not in order
+    assert sorted(names) == sorted(set(suite.scenarios()) - {"vm"})
+    assert sorted({part for part, _ in ran}) == sorted(suite.PARTS)
+    assert [
+        check.name for check in suite.molecule(suite.Suite(live=False), [])
+    ] == suite.container_scenarios()
 
 
 def test_named_scenarios_are_all_that_runs(ran: list[tuple[str, tuple[str, ...]]]) -> None:
