@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import hosts as container_hosts
 from module_calls import call_module
+from playbook import run_playbook
 
 ROOT = container_hosts.ROOT
 
@@ -94,23 +94,12 @@ class ContainerHost:
         """Run ``playbooks/NAME.yml`` with extra variables on this host alone."""
         inventory = container_hosts.STATE / "integration" / f"{self.name}.json"
         container_hosts.write_inventory(inventory, [self.reach])
-        argv = ["ansible-playbook", "-i", str(inventory), *options, str(ROOT / "playbooks" / f"{name}.yml")]
-        if variables:
-            argv += ["-e", json.dumps(dict(variables))]
-        environment = {**os.environ, "ANSIBLE_PIPELINING": "true", "ANSIBLE_NOCOLOR": "true"}
-        environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / "playbooks" / "collections")
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env=environment,
-        )
+        done = run_playbook(inventory, name, variables, *options, timeout=timeout)
         result = Result(done.returncode, done.stdout, done.stderr)
         if check and not result.ok:
-            raise AssertionError(f"{shlex.join(argv)}\nended with {result.code}:\n{result.out}{result.err}")
+            raise AssertionError(
+                f"{shlex.join(done.args)}\nended with {result.code}:\n{result.out}{result.err}"
+            )
         return result
 
     def read(self, path: str) -> str:

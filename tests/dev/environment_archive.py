@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import hosts
 from images import recipe
 from machine import ROOT, STATE, Failure, lock, say
+from playbook import run_playbook
 
 IMAGES = {"bookworm": "debian12", "trixie": "debian13"}
 """Container host for each suite."""
@@ -59,11 +59,7 @@ def make(suite: str, archive: Path) -> None:
         inventory, playbook = archive.with_suffix(".inventory.json"), archive.with_suffix(".playbook.json")
         hosts.write_inventory(inventory, [host])
         playbook.write_text(json.dumps(PLAYBOOK), encoding="utf-8")
-        environment = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks" / "collections")}
-        argv = ["ansible-playbook", "-i", str(inventory), str(playbook)]
-        done = subprocess.run(
-            argv, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        )
+        done = run_playbook(inventory, playbook)
         if done.returncode != 0:
             raise Failure(f"the image of job environments wasn't made:\n{done.stdout[-3000:]}{done.stderr}")
         find = "docker images --filter label=matryoshka.role=environment --format '{{.Repository}}:{{.Tag}}'"

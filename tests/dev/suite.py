@@ -293,7 +293,12 @@ def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
         "faults": lambda options: pytest("faults", ["-v", "tests/long/test_faults.py", *options]),
     }
     options = [word for word in args if word not in known]
-    return [known[name](options) for name in args if name in known] or [make([]) for make in known.values()]
+    chosen = [name for name in args if name in known]
+    if options and len(chosen) != 1:
+        raise SystemExit(
+            f"{' '.join(options)}: of which of {', '.join(known)}? For example: long kills -- --kills 12"
+        )
+    return [known[name](options) for name in chosen or known]
 
 
 def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shlex
 import subprocess
 import time
@@ -16,7 +14,8 @@ from typing import Any
 
 import hosts
 import qemu
-from machine import ROOT, STATE, Failure
+from machine import STATE, Failure
+from playbook import run_playbook
 
 NO_SSH = 255
 """Exit code of ssh(1) where it didn't reach the machine."""
@@ -82,31 +81,7 @@ class VmHost:
         self, name: str, variables: Mapping[str, Any] | None = None, *options: str, timeout: float = 1500
     ) -> Said:
         """Run ``playbooks/NAME.yml`` on this machine with extra variables."""
-        argv = [
-            "ansible-playbook",
-            "-i",
-            str(self.inventory),
-            *options,
-            str(ROOT / "playbooks" / f"{name}.yml"),
-        ]
-        if variables:
-            argv += ["-e", json.dumps(dict(variables))]
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks" / "collections"),
-            "ANSIBLE_PIPELINING": "true",
-            "ANSIBLE_NOCOLOR": "true",
-            "ANSIBLE_FORCE_COLOR": "false",
-        }
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env=environment,
-        )
+        done = run_playbook(self.inventory, name, variables, *options, timeout=timeout)
         return Said(done.returncode, done.stdout, done.stderr)
 
     # --- power

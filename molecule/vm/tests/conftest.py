@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "default" / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import qemu
-from machines import Machine, base_of, booted, copied
+from machines import IMAGE, Machine, booted, copied, machine_of
 
 
 class Copies:
@@ -44,7 +44,9 @@ class Copies:
 @pytest.fixture(scope="session")
 def base(request: pytest.FixtureRequest) -> qemu.Machine:
     """The Debian 13 machine as the play made it, off."""
-    return base_of(request.config.getoption("--ansible-inventory"), "vm-debian13")
+    machine = machine_of(request.config.getoption("--ansible-inventory"), IMAGE)
+    machine.shut_down()
+    return machine
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,11 @@ VARIABLES = HERE.parents[2] / "inventory" / "host_vars"
 class Machine(Site):
     """A machine that the site's play has made, and its power."""
 
-    def __init__(self, host: VmHost, variables: Mapping[str, Any]) -> None:
+    def __init__(self, host: VmHost, variables: Mapping[str, Any], runners: Sequence[str] = RUNNERS) -> None:
         super().__init__(host, str(host.inventory))
         self.vm = host
         self.given = variables
-        self.runners: Sequence[str] = RUNNERS
+        self.runners = runners
 
     def all_ready(self, seconds: float = READY) -> None:
         """Wait until every runner has an environment ready."""
@@ -90,26 +90,12 @@ def names(inventory: str) -> list[str]:
     return found
 
 
-def base_of(inventory: str, image: str) -> qemu.Machine:
-    """The inventory's machine of ``image``, turned off as a person does it."""
+def machine_of(inventory: str, image: str) -> qemu.Machine:
+    """The inventory's machine of ``image``."""
     for name in names(inventory):
         machine = qemu.Machine.read(name)
         if machine is not None and machine.image == image:
-            machine.shut_down()
             return machine
-    raise AssertionError(f"{inventory} has no machine of {image}")
-
-
-def booted_there(inventory: str, image: str) -> Machine:
-    """The inventory's machine of ``image`` itself, on, its one runner ready."""
-    for name in names(inventory):
-        machine = qemu.Machine.read(name)
-        if machine is not None and machine.image == image:
-            found = Machine(VmHost(machine), given(image))
-            found.runners = ("ci",)
-            found.boot()
-            found.all_ready()
-            return found
     raise AssertionError(f"{inventory} has no machine of {image}")
 
 

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from machines import Machine, booted_there
+from machines import Machine, given, machine_of
+from vm_host import VmHost
 
 
 @pytest.fixture(scope="module")
-def bookworm(request: pytest.FixtureRequest) -> Iterator[Machine]:
+def bookworm(request: pytest.FixtureRequest) -> Machine:
     """The scenario's other machine, as the play made it."""
-    yield booted_there(request.config.getoption("--ansible-inventory"), "vm-debian12")
+    image = "vm-debian12"
+    machine = machine_of(request.config.getoption("--ansible-inventory"), image)
+    found = Machine(VmHost(machine), given(image), runners=("ci",))
+    found.boot()
+    found.all_ready()
+    return found
 
 
 def test_a_job_runs_in_a_privileged_environment_of_docker_20(bookworm: Machine) -> None:

@@ -55,5 +55,10 @@ def test_the_long_part(args: list[str], names: list[str]) -> None:
     assert checks[0].argv[2:] == args[1:]
 
 
+def test_options_of_the_long_part_need_a_name() -> None:
+    with pytest.raises(SystemExit, match="of which of kills, cuts, faults"):
+        suite.long(suite.Suite(live=False), ["--kills", "12"])
+
+
 def test_emulated_scenarios_are_there() -> None:
     assert set(suite.EMULATED) <= set(suite.scenarios())

@@ -12,6 +12,7 @@ module             concern
 ``config``         ``/etc/matryoshka/runners/NAME.json``
 ``state``          ``/run/matryoshka/runners/NAME.json``
 ``locks``          one runner a data root, no pruning while a job runs
+``clients``        runs the engine's clients, none of them in vain when the runner leaves
 ``engine``         the container engine on the host, by its command line
 ``environment``    what a job environment is made of
 ``cgroups``        where an environment's control groups are, what the kernel counts there
@@ -19,6 +20,9 @@ module             concern
 ``verdict``        says that in words
 ``trust``          may a cache be used after the machine went down?
 ``causes``         errors of the system in words
+``footing``        what has to answer below an environment
+``containerd``     does the containerd below an engine answer?
+``backoff``        how long to wait before something is tried again
 ``start``          what a runner holds while it runs
 ``ping``           asks an engine whether it is there
 ``inner``          does the engine inside an environment answer?

@@ -141,10 +141,6 @@ class JobQueue:
         content = self._known(claim)
         write_json(claim.folder / "claim.json", {**content, **values}, 0o640)
 
-    def finish(self, claim: Claim, status: str, exit_code: int | None, reason: str) -> dict[str, Any]:
-        """:meth:`report` for a job that ends now."""
-        return self.report(claim, Ending(status, exit_code, reason))
-
     def seconds(self, claim: Claim) -> float | None:
         """How long a job has run until now, see :func:`elapsed`."""
         return elapsed(self._known(claim))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from matryoshka_runner.backoff import Backoff
 from matryoshka_runner.causes import explain
 from matryoshka_runner.config import Config
 from matryoshka_runner.events import Mailbox
@@ -27,7 +28,7 @@ def hold(
     Where a full disk or a read-only file system is in the way, the state is ``failed`` and says so
     until it isn't any more. HeldError if another runner has the lock.
     """
-    pause = PAUSES[0]
+    pauses = Backoff(*PAUSES)
     while not box.leaving:
         try:
             config.directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -39,10 +40,9 @@ def hold(
             why = explain(error, again=True)
             say(f"failed: {why}")
             state.change("failed", error=why)
-        until = time.monotonic() + pause
+        until = time.monotonic() + pauses.next()
         while not box.leaving and time.monotonic() < until:
             state.catch_up()
             box.wait(min(1.0, until - time.monotonic()))
-        pause = min(2 * pause, PAUSES[1])
     state.change("stopped", error=None)
     return None

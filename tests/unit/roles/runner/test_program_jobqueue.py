@@ -45,7 +45,7 @@ def test_a_job_goes_from_new_to_done(queue: JobQueue) -> None:
     assert not list((queue.root / "new").iterdir())
     queue.describe(claim, environment="0123abcd", started="2026-11-22T08:00:00.000Z")
     claim.log.write_text("hello\n", encoding="utf-8")
-    queue.finish(claim, "failed", 3, "")
+    queue.report(claim, Ending("failed", 3, ""))
     result = json.loads((queue.root / "done" / "build.sh" / "result.json").read_text(encoding="utf-8"))
     assert list(result) == [
         "job", "runner", "environment", "status", "exit_code", "reason",
@@ -105,7 +105,7 @@ def test_a_name_that_was_used_gets_a_number(queue: JobQueue) -> None:
         drop(queue, "build")
         claim = queue.claim()
         assert claim is not None
-        queue.finish(claim, "succeeded", 0, "")
+        queue.report(claim, Ending("succeeded", 0, ""))
     assert sorted(path.name for path in (queue.root / "done").iterdir()) == ["build", "build.2", "build.3"]
 
 
@@ -149,7 +149,7 @@ def test_what_isnt_a_job_is_refused_with_a_reason(queue: JobQueue, kind: str, re
     claim = queue.claim()
     assert claim is not None
     assert claim.refusal.startswith(reason)
-    queue.finish(claim, "refused", None, claim.refusal)
+    queue.report(claim, Ending("refused", None, claim.refusal))
     refused = list((queue.root / "refused").iterdir())
     assert len(refused) == 1
     result = json.loads((refused[0] / "result.json").read_text(encoding="utf-8"))
@@ -275,7 +275,7 @@ def test_a_clock_that_is_set_doesnt_change_how_long_a_job_took(queue: JobQueue) 
     queue.describe(
         claim, started="2999-11-22T08:00:00.000Z", clock=time.monotonic() - 3, boot=cgroups.boot_id()
     )
-    assert 3 <= queue.finish(claim, "succeeded", 0, "")["seconds"] < 60
+    assert 3 <= queue.report(claim, Ending("succeeded", 0, ""))["seconds"] < 60
 
 
 def test_a_clock_that_was_set_back_doesnt_hold_a_job_back(queue: JobQueue) -> None:
@@ -356,7 +356,7 @@ def test_two_jobs_of_one_name_both_end_in_done(queue: JobQueue) -> None:
     assert claim is not None
     (queue.root / "done" / "build").mkdir()
     (queue.root / "done" / "build" / "result.json").write_text("{}", encoding="utf-8")
-    result = queue.finish(claim, "succeeded", 0, "")
+    result = queue.report(claim, Ending("succeeded", 0, ""))
     assert result["job"].startswith("build.")
     assert (queue.root / "done" / result["job"] / "result.json").exists()
 
@@ -373,4 +373,4 @@ def test_every_name_gives_a_claim_with_an_acceptable_id(name: str) -> None:
         claim = queue.claim()
         assert isinstance(claim, Claim)
         assert ID.fullmatch(claim.id)
-        queue.finish(claim, "refused" if claim.refusal else "succeeded", 0, claim.refusal)
+        queue.report(claim, Ending("refused" if claim.refusal else "succeeded", 0, claim.refusal))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from matryoshka_runner.errors import ProgramError
-from matryoshka_runner.jobqueue import JobQueue
+from matryoshka_runner.jobqueue import Ending, JobQueue
 from matryoshka_runner.submit import Follower, RefusedFile, follow, hand_in, report
 
 
@@ -119,7 +119,7 @@ def test_the_log_streams_and_the_exit_code_is_the_jobs(
             threading.Event().wait(0.05)
         assert out.getvalue() == b"first\n"
         log.write(b"last\n")
-    queue.finish(claim, status, code, reason)
+    queue.report(claim, Ending(status, code, reason))
     thread.join(10)
     assert ended == [expected]
     assert out.getvalue() == b"first\nlast\n"
