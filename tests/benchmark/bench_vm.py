@@ -24,7 +24,7 @@ from figures import Figure, Findings, Series, report
 from hogs import HOGS, Meal, feed, neighbour_seconds
 from hogs import table as hog_table
 from machine import Failure
-from machines import Machine, booted, copied
+from machines import Copies, Machine, booted, copied
 from power_cuts import HEAD, cuts_of, row
 from vm_host import VmHost
 
@@ -85,12 +85,16 @@ def boots(base: qemu.Machine, repetitions: int) -> list[Figure]:
 
 
 def meals(base: qemu.Machine, heading: str) -> list[Meal]:
-    """What each hog does, on a machine of its own each: without limits some of them kill it."""
+    """What each hog does; a machine that isn't well afterwards, as without limits, gives way to a new one."""
     eaten = []
-    for name in HOGS:
-        say(f"{name}, {heading}")
-        with booted(base, f"{NAME}-hog") as machine:
+    copies = Copies(base, f"{NAME}-hog")
+    try:
+        for name in HOGS:
+            say(f"{name}, {heading}")
+            machine = copies.fit()
             eaten.append(feed(machine, name, alone=neighbour_seconds(machine)))
+    finally:
+        copies.remove()
     return eaten
 
 

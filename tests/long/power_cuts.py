@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from machine import Failure
+
 if TYPE_CHECKING:
     from machines import Machine
 
@@ -138,19 +140,19 @@ def cut(machine: Machine, number: int, moment: Moment, chance: random.Random, ag
     """
     after = chance.uniform(*moment.window)
     found = Cut(number, moment.name, round(after, 1))
-    jobs = moment.begin(machine, chance)
-    time.sleep(after)
-    machine.vm.machine.cut()
-    begin = time.monotonic()
-    found.ssh = machine.vm.boot(whole=False)
     try:
+        jobs = moment.begin(machine, chance)
+        time.sleep(after)
+        machine.vm.machine.cut()
+        begin = time.monotonic()
+        found.ssh = machine.vm.boot(whole=False)
         machine.all_ready()
         found.ready = time.monotonic() - begin
         judge_jobs(machine, found, jobs)
         judge_caches(machine, found)
         if again:
             judge_converge(machine, found)
-    except AssertionError as failed:
+    except (AssertionError, Failure, subprocess.SubprocessError) as failed:
         found.wrong.append(str(failed))
     return found
 

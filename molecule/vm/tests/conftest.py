@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,27 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "default" / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import qemu
-from machines import IMAGE, Machine, booted, copied, machine_of
-
-
-class Copies:
-    """At most one copy of a machine, on."""
-
-    def __init__(self, base: qemu.Machine) -> None:
-        self._base = base
-        self._stack = ExitStack()
-        self._copy: Machine | None = None
-
-    def fit(self) -> Machine:
-        """A copy with all runners ready: the one that is there, or a new one."""
-        if self._copy is None or not self._copy.is_well():
-            self.remove()
-            self._copy = self._stack.enter_context(booted(self._base, "vm-copy"))
-        return self._copy
-
-    def remove(self) -> None:
-        self._copy = None
-        self._stack.close()
+from machines import IMAGE, Copies, Machine, copied, machine_of
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +30,7 @@ def base(request: pytest.FixtureRequest) -> qemu.Machine:
 
 @pytest.fixture(scope="session")
 def copies(base: qemu.Machine) -> Iterator[Copies]:
-    found = Copies(base)
+    found = Copies(base, "vm-copy")
     yield found
     found.remove()
 

@@ -120,3 +120,27 @@ def booted(base: qemu.Machine, name: str) -> Iterator[Machine]:
         machine.boot()
         machine.all_ready()
         yield machine
+
+
+class Copies:
+    """At most one copy of a machine, on; one that isn't well is thrown away.
+
+    :param name: what the copy is called.
+    """
+
+    def __init__(self, base: qemu.Machine, name: str) -> None:
+        self._base = base
+        self._name = name
+        self._stack = contextlib.ExitStack()
+        self._copy: Machine | None = None
+
+    def fit(self) -> Machine:
+        """A copy with all runners ready: the one that is there, or a new one."""
+        if self._copy is None or not self._copy.is_well():
+            self.remove()
+            self._copy = self._stack.enter_context(booted(self._base, self._name))
+        return self._copy
+
+    def remove(self) -> None:
+        self._copy = None
+        self._stack.close()

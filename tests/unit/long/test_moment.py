@@ -54,7 +54,11 @@ def test_a_victim_that_never_comes_is_told_of() -> None:
 
 
 def test_only_the_very_process_is_killed() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.readline()  # /proc knows no command line of a program that is just being loaded
     found = victims.read(Path(f"/proc/{child.pid}"))
     try:
         assert found is not None
