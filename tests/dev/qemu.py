@@ -13,20 +13,17 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from machine import CHECKOUT, STATE, Failure, lock, run
+from emulator import BINARY, Emulator, emulator
+from machine import CHECKOUT, STATE, Failure, run
 from vm_image import Boot
 
 HOSTS = STATE / "vm" / "hosts"
-BINARY = "qemu-system-x86_64"
-KVM_SECONDS = 20.0
-"""How long a kernel may take until it greets on the console, where KVM works."""
 COMMAND_LINE = "root=LABEL=root ro console=ttyS0 systemd.hostname={name} panic=10 loglevel=5 TERM=dumb systemd.log_color=0"
 """Read-only first, as a boot loader has it: the file system is checked, then mounted to be written to."""
 
@@ -119,15 +116,15 @@ class Machine:
         with self.console.open("a", encoding="utf-8") as console:
             console.write(f"\n--- power on, {time.strftime('%H:%M:%S')} ---\n")
         self.monitor.unlink(missing_ok=True)
-        run(self.command(accelerator(self.boot), without), timeout=60)
+        run(self.command(emulator(self.boot), without), timeout=60)
 
-    def command(self, accel: Sequence[str], without: Sequence[str] = ()) -> list[str]:
+    def command(self, on: Emulator, without: Sequence[str] = ()) -> list[str]:
         """QEMU's command line."""
         argv = [
-            BINARY, *accel, "-machine", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+            *on.program, *on.processor, "-machine", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
             "-nodefaults", "-no-user-config", "-display", "none", "-daemonize", "-pidfile", str(self.folder / "pid"),
             "-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initrd),
-            "-append", " ".join([COMMAND_LINE.format(name=self.name), *([EMULATED] if accel == TCG else [])]),
+            "-append", f"{COMMAND_LINE.format(name=self.name)} {on.kernel}".strip(),
             "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
             "-qmp", f"unix:{self.monitor},server=on,wait=off",
             "-netdev", f"user,id=uplink,hostfwd=tcp:127.0.0.1:{self.port}-:22",
@@ -302,52 +299,3 @@ def wait_until(true: Any, seconds: float, what: str, machine: Machine | None = N
             console = f"\nThe console's end:\n{machine.last_lines()}" if machine else ""
             raise Failure(f"waited {seconds:g} s for this: {what}{console}")
         time.sleep(0.2)
-
-
-# --- KVM or not -----------------------------------------------------------------------------------
-
-
-def accelerator(boot: Boot) -> list[str]:
-    """QEMU's options for the fastest processor that boots ``boot.kernel`` here, found out by trying, once."""
-    with lock("accel"):
-        known = STATE / "vm" / "accelerator.json"
-        key = f"{os.uname().release} {boot.kernel.parent.name}"
-        answers: dict[str, list[str]] = {}
-        if known.exists():
-            answers = json.loads(known.read_text(encoding="utf-8"))
-        if key not in answers:
-            answers[key] = ["-accel", "kvm", "-cpu", "host"] if kvm_boots(boot) else TCG
-            known.parent.mkdir(parents=True, exist_ok=True)
-            known.write_text(json.dumps(answers, indent=2) + "\n", encoding="utf-8")
-        return answers[key]
-
-
-EMULATED = "mitigations=off"
-"""Kernel options where the processor is emulated: it has none of the flaws, and going around them takes an eighth of the time."""
-TCG = ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
-
-
-def kvm_boots(boot: Boot, device: Path = Path("/dev/kvm"), seconds: float = KVM_SECONDS) -> bool:
-    """Whether KVM brings the kernel to its first words within ``seconds``; a device alone promises nothing."""
-    if not os.access(device, os.R_OK | os.W_OK):
-        return False
-    argv = [
-        BINARY, "-accel", "kvm", "-cpu", "host", "-machine", "q35", "-m", "512", "-nodefaults", "-no-user-config",
-        "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(boot.kernel), "-initrd", str(boot.initrd),
-        "-append", "console=ttyS0 panic=-1 rdinit=/bin/false",
-    ]  # fmt: skip
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as late:
-        return greets(late.stdout or b"")
-    return greets(done.stdout)
-
-
-def greets(console: bytes) -> bool:
-    """Whether the kernel got as far as to start its first program (and to panic, because that is /bin/false)."""
-    return (
-        b"Kernel panic - not syncing: Attempted to kill init" in console
-        or b"Run /bin/false as init" in console
-    )
