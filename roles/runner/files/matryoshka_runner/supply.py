@@ -48,6 +48,8 @@ RETURN = 15.0
 """Seconds that the host's containerd is given to come back before an environment is ended without it."""
 BLIND = 3.0
 """Seconds until that check is run though the inner engine's socket can't be seen from here."""
+REST = 4.0
+"""So many times what the last step took the check isn't run: it takes time from the engine that it asks for."""
 
 CLEAN = 'ids=$(docker ps -aq --no-trunc) || exit; [ -z "$ids" ] || docker rm --force --volumes $ids'
 
@@ -312,7 +314,9 @@ class Supply:
         clean = self.config.persistent and dataroot.containers_in(environment.data_root)
         check = ["sh", "-c", f"{READY_PROGRAM} && {{ {CLEAN}; }}"] if clean else [READY_PROGRAM]
         deadline = environment.began + self.config.ready_timeout
-        ask_at, detail = environment.began + BLIND, "its inner engine doesn't answer"
+        started = time.monotonic()
+        ask_at = started + max(BLIND, REST * (started - environment.began))
+        detail = "its inner engine doesn't answer"
         while True:
             answers = self._answers(environment.pid)
             if answers and not clean:
@@ -325,7 +329,8 @@ class Supply:
                 result = self.engine.execute(environment.container, check, timeout=self.config.ready_timeout)
                 if result.ok:
                     return
-                ask_at, detail = time.monotonic() + ASK, result.detail
+                asked = time.monotonic()
+                ask_at, detail = asked + max(ASK, REST * (asked - now)), result.detail
             self._refuse_ended(environment, look=ask or not environment.pid)
             if now >= deadline:
                 raise EnvironmentFailed(

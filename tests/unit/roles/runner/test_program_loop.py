@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from matryoshka_runner import agents, meter, runner, state
+from matryoshka_runner import agents, meter, runner, state, supply
 from matryoshka_runner.clients import Clients
 from matryoshka_runner.config import read
 from matryoshka_runner.errors import EngineError, EngineUnavailable
@@ -23,7 +25,7 @@ from matryoshka_runner.jobqueue import Claim, JobQueue
 from matryoshka_runner.locks import Gate, Gates
 from matryoshka_runner.meter import Evidence
 from matryoshka_runner.paths import Paths
-from matryoshka_runner.process import run
+from matryoshka_runner.process import Result, run
 from matryoshka_runner.runner import Runner
 from matryoshka_runner.state import State
 from matryoshka_runner.supply import Supply
@@ -44,12 +46,14 @@ class Site:
         self.config = read(paths, "ci")
         agent = agents.make(self.config, paths)
         self.config.directory.mkdir(parents=True, exist_ok=True)
-        supply = Supply(
+        environments = Supply(
             self.config, paths, engine, self.box, self.said.append, run, engine.answers, engine.containerd
         )
         gates = Gates(paths.gates, "ci")
         state = State(paths.state("ci"), "ci", self.config.sha256, self.said.append)
-        serve = Runner(self.config, agent, engine, supply, state, gates, self.box, self.said.append).serve
+        serve = Runner(
+            self.config, agent, engine, environments, state, gates, self.box, self.said.append
+        ).serve
         self.thread = threading.Thread(target=serve, daemon=True)
 
     def start(self) -> Site:
@@ -535,6 +539,30 @@ def test_an_environment_that_ends_at_once_is_told_with_its_last_words(
     here.engine.inner_dead = False
     monkeypatch.setattr(here.engine, "start", start)
     here.until("ready")
+
+
+def test_a_slow_engine_isnt_kept_from_getting_ready_by_questions(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supply, "BLIND", 0.0)
+    monkeypatch.setattr(supply, "ASK", 0.0)
+    here = site()
+    asked: list[tuple[float, float]] = []
+
+    def slow(_name: str, _argv: Sequence[str], timeout: float = 60.0) -> Result:
+        begun = time.monotonic()
+        time.sleep(0.1)
+        asked.append((begun, time.monotonic()))
+        return Result(1, "", "no answer")
+
+    monkeypatch.setattr(here.engine, "execute", slow)
+    here.engine.inner_dead = True
+    here.start()
+    eventually(lambda: len(asked) >= 3)
+    here.engine.inner_dead = False
+    here.until("ready")
+    for (begun, ended), (again, _end) in itertools.pairwise(asked):
+        assert again - ended >= 0.9 * supply.REST * (ended - begun)
 
 
 def test_a_refused_job_is_told_and_the_environment_stays(site: Callable[..., Site]) -> None:
