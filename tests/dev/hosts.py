@@ -259,6 +259,7 @@ def wait_until_up(container: str, seconds: float = 60) -> None:
 def wait_for_ssh(host: Host, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while True:
+        begin = time.monotonic()
         done = subprocess.run(
             [*host.ssh, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
@@ -266,7 +267,7 @@ def wait_for_ssh(host: Host, seconds: float = 30) -> None:
             return
         if time.monotonic() > end:
             raise Failure(f"no SSH to {host.name} at {host.address}:{host.port}: {done.stderr.strip()}")
-        time.sleep(0.1)
+        time.sleep(max(0.1, min(1.0, time.monotonic() - begin)))
 
 
 def remove(names: Sequence[str]) -> None:

@@ -26,15 +26,19 @@ Found = TypeVar("Found")
 def wait_for(
     what: str, seconds: float, probe: Callable[[], Found | None], explain: Callable[[], str]
 ) -> Found:
-    """What ``probe`` returns as soon as it is true; fails the test with ``explain()`` after ``seconds``."""
+    """What ``probe`` returns as soon as it is true; fails the test with ``explain()`` after ``seconds``.
+
+    It rests longer than it asks: who asks must not be what the host is busy with.
+    """
     deadline = time.monotonic() + seconds
     while True:
+        begin = time.monotonic()
         found = probe()
         if found:
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:g} s in vain until {what}\n{explain()}")
-        time.sleep(0.1)
+        time.sleep(max(0.1, 2 * (time.monotonic() - begin)))
 
 
 @dataclass(frozen=True)
