@@ -208,12 +208,13 @@ def judge_caches(machine: Machine, found: Cut) -> None:
     aside = machine.sh("find /srv/*/runners -maxdepth 2 -name 'data-untrusted-*'").split()
     if aside:
         found.caches = f"{len(aside)} set aside"
-    for runner in machine.runners:
+    looks = {runner: machine.submit(CACHE_WORKS, runner, "look") for runner in machine.runners}
+    for runner, look in looks.items():
         said = (machine.state(runner).get("set_aside") or {}).get("path")
         mine = [path for path in aside if f"/{runner}/" in path]
         if said and said not in mine:
             found.wrong.append(f"{runner}: its state names {said}, there is {mine}")
-        ended = machine.submit(CACHE_WORKS, runner, "look").wait(400)
+        ended = look.wait(400)
         if ended.status != "succeeded":
             found.wrong.append(f"{runner}: a job on its cache {ended.status}: {ended.reason}\n{ended.log}")
 
