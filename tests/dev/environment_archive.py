@@ -3,7 +3,7 @@
 """Prints the path of an archive with the image of job environments, made natively on a container host.
 
 Emulated processors unpack packages for minutes. The container host is made by the collection's own roles, with the
-same recipe, so the image is the one that the machine would build itself.
+recipe of scenario vm, so the image is the one that the machine would build itself.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import sys
 from pathlib import Path
 
 import hosts
+import yaml
 from images import recipe
 from machine import ROOT, STATE, Failure, lock, say
 from playbook import run_playbook
 
 IMAGES = {"bookworm": "debian12", "trixie": "debian13"}
 """Container host for each suite."""
+VARIABLES = ROOT / "molecule" / "inventory" / "host_vars"
 PLAYBOOK = [
     {
         "hosts": "all",
@@ -38,6 +40,7 @@ def ensure_archive(suite: str) -> Path:
         *ROOT.glob("roles/runner_image/**/*.*"),
         *ROOT.glob("plugins/module_utils/_environment_image*.py"),
     ]
+    parts.append(VARIABLES / f"vm-{IMAGES[suite]}.yml")
     text = b"".join(path.read_bytes() for path in sorted(parts) if path.is_file())
     digest = hashlib.sha256(text + recipe(IMAGES[suite])[2].encode()).hexdigest()[:12]
     folder = STATE / "vm" / "environments"
@@ -59,7 +62,9 @@ def make(suite: str, archive: Path) -> None:
         inventory, playbook = archive.with_suffix(".inventory.json"), archive.with_suffix(".playbook.json")
         hosts.write_inventory(inventory, [host])
         playbook.write_text(json.dumps(PLAYBOOK), encoding="utf-8")
-        done = run_playbook(inventory, playbook)
+        given = yaml.safe_load((VARIABLES / f"vm-{IMAGES[suite]}.yml").read_text(encoding="utf-8"))
+        image = {key: given[key] for key in given if key.startswith("runner_image_packages")}
+        done = run_playbook(inventory, playbook, image)
         if done.returncode != 0:
             raise Failure(f"the image of job environments wasn't made:\n{done.stdout[-3000:]}{done.stderr}")
         find = "docker images --filter label=matryoshka.role=environment --format '{{.Repository}}:{{.Tag}}'"

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Disks, kernels and initial RAM file systems of whole machines, made from the trees of host images.
 
-The packages are inside, because unpacking is slow where processors are emulated. Standard library only.
+The packages are inside, and an archive with the image of job environments at :data:`ARCHIVE`, because unpacking and
+copying are slow where processors are emulated. Standard library only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from machine import STATE, lock, podman, root_command, run, say
 IMAGES = STATE / "vm" / "images"
 ROOT_SIZE = "12G"
 """Size of a machine's root; the file holds only what is written."""
+ARCHIVE = "var/lib/environment.tar"
 PREFIX = "vm-"
 """How the names of images begin whose hosts are whole machines."""
 
@@ -38,8 +41,13 @@ def ensure_boot(image: str, public_key: Path) -> Boot:
     :param public_key: who may log in, as root too.
     """
     script = RECIPE / "machine.sh"
+    suite, _packages, tree_digest = recipe(image)
+    # A program of its own: it makes a host, as this does.
+    maker = Path(__file__).with_name("environment_archive.py")
+    archive = Path(run([sys.executable, str(maker), suite], timeout=1200).strip())
     parts = [
-        recipe(image)[2],
+        tree_digest,
+        archive.name,
         script.read_text(encoding="utf-8"),
         public_key.read_text(encoding="utf-8"),
         ROOT_SIZE,
@@ -55,6 +63,7 @@ def ensure_boot(image: str, public_key: Path) -> Boot:
             say(f"making the disk of {image} ...")
             with container_tree(reference) as tree:
                 run(root_command([str(script), str(tree), str(public_key)]))
+                run(root_command(["install", "-m", "0600", str(archive), str(tree / ARCHIVE)]))
                 make_boot(tree, folder)
     return Boot(folder / "vmlinuz", folder / "initrd", folder / "root.img")
 

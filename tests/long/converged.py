@@ -15,12 +15,9 @@ for folder in ("tests/long", "tests/dev", "molecule/default/tests", "molecule/vm
 import hosts
 import qemu
 import yaml
-from environment_archive import ensure_archive
-from machine import run
 from machines import IMAGE, Machine, given
 from vm_host import VmHost
 
-ARCHIVE = "/var/lib/environment.tar"
 SCENARIO = ROOT / "molecule" / "vm" / "molecule.yml"
 
 
@@ -32,18 +29,13 @@ def platform(image: str = IMAGE) -> dict[str, Any]:
 
 
 def running(name: str, say: Callable[[str], None]) -> Machine:
-    """A machine called ``name``, on, made like the scenario's, with the environments' image brought to it."""
-    archive = ensure_archive("trixie")
+    """A machine called ``name``, on, made like the scenario's."""
     say(f"booting {name} ...")
-    reach = hosts.create(**{**platform(), "name": name})
+    hosts.create(**{**platform(), "name": name})
     machine = qemu.Machine.read(name)
     if machine is None:
         raise hosts.Failure(f"there is no machine {name} although it was made")
-    host = VmHost(machine)
-    if host.run(f"test -s {ARCHIVE}").rc != 0:
-        with archive.open("rb") as stream:
-            run([*reach.ssh, f"cat >{ARCHIVE}"], stdin=stream.read(), timeout=600)
-    return Machine(host, given(IMAGE))
+    return Machine(VmHost(machine), given(IMAGE))
 
 
 def converged(name: str, say: Callable[[str], None], **variables: Any) -> qemu.Machine:
