@@ -16,6 +16,7 @@ from typing import Any
 OWNER = "storage"
 RULES = "/etc/udev/rules.d/61-matryoshka-storage.rules"
 GUARD = "50-storage.conf"
+"""The name of this role's drop-ins."""
 FOUND_DISKS = "/run/matryoshka-disks"
 """Where a host without udev keeps links to the disks that it has found by UUID."""
 
@@ -43,12 +44,14 @@ def mount_unit(path: str) -> str:
     return f"{escape(path)}.mount"
 
 
-def plan_units(volumes: Sequence[Mapping[str, Any]], *, udev: bool, trim: bool) -> list[dict[str, Any]]:
+def plan_units(
+    volumes: Sequence[Mapping[str, Any]], *, udev: bool, trim: Sequence[str]
+) -> list[dict[str, Any]]:
     """Entries for ``systemd_units``: a mount unit for each volume, and guards of what keeps its data there.
 
     :param volumes: plans of volumes with ``uuid`` known, as :mod:`_storage_volume` completes them.
     :param udev: whether links below ``/dev/disk`` are made; without udev a small unit finds the disk.
-    :param trim: whether ``fstrim.timer`` is to run.
+    :param trim: paths of the volumes whose freed blocks ``fstrim.timer`` is to give back.
     """
     units = []
     for volume in volumes:
@@ -73,8 +76,16 @@ def plan_units(volumes: Sequence[Mapping[str, Any]], *, udev: bool, trim: bool) 
             text = _guard_text(paths)
             units.append({"name": unit, "drop_ins": [{"name": GUARD, "content": text}], "on_change": "none"})
     if trim:
+        drop_in = {"name": GUARD, "content": _trim_text(trim)}
+        units.append({"name": "fstrim.service", "drop_ins": [drop_in], "on_change": "none"})
         units.append({"name": "fstrim.timer", "state": "started", "enabled": True, "masked": False})
     return units
+
+
+def _trim_text(paths: Sequence[str]) -> str:
+    """fstrim(8) as its unit calls it takes ``/etc/fstab`` alone if that names anything; volumes aren't in it."""
+    calls = [f"ExecStart=-/sbin/fstrim --verbose --quiet-unsupported {path}" for path in sorted(paths)]
+    return "\n".join(["[Service]", *calls, ""])
 
 
 def plan_rules(volumes: Sequence[Mapping[str, Any]], disks: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

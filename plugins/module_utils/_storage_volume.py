@@ -78,9 +78,11 @@ def answer(params: Mapping[str, Any], run: Runner, view: View | None = None) -> 
     seen = {volume["name"]: read_volume(volume, table, view) for volume in volumes}
     outcomes = _outcomes(volumes, seen, host, params, table, run, view)
     old = [path for one in seen.values() for path in one.old] if params["remove_old"] else []
-    trim = not host.container and any(
-        volume["discard"] == "periodic" and seen[volume["name"]].discards for volume in volumes
-    )
+    trim = [
+        volume["path"]
+        for volume in volumes
+        if volume["discard"] == "periodic" and seen[volume["name"]].discards and not host.container
+    ]
     rules = _storage_units.plan_rules(volumes, {name: one.disks for name, one in seen.items()})
     config = {
         "files": [{"path": RULES, "content": rules}] if rules else [],

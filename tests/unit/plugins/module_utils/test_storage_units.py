@@ -60,8 +60,10 @@ def by_name(units: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_with_udev_the_mount_is_bound_to_its_disk_and_comes_back_with_it() -> None:
-    units = by_name(plan_units(planned(), udev=True, trim=True))
-    assert set(units) == {"srv-ci.mount", "docker.service", "fstrim.timer"}
+    units = by_name(plan_units(planned(), udev=True, trim=["/srv/ci", "/srv/b"]))
+    assert set(units) == {"srv-ci.mount", "docker.service", "fstrim.service", "fstrim.timer"}
+    (drop_in,) = units["fstrim.service"]["drop_ins"]
+    assert [line.split()[-1] for line in drop_in["content"].splitlines()[1:]] == ["/srv/b", "/srv/ci"]
     text = units["srv-ci.mount"]["content"]
     device = r"dev-disk-by\x2duuid-2b2b6c1e\x2d0000\x2d5000\x2d8000\x2d000000000001.device"
     assert f"What=/dev/disk/by-uuid/{UUID}\n" in text and f"BindsTo={device}\n" in text
@@ -72,7 +74,7 @@ def test_with_udev_the_mount_is_bound_to_its_disk_and_comes_back_with_it() -> No
 
 
 def test_without_udev_a_unit_finds_the_disk() -> None:
-    units = by_name(plan_units(planned(), udev=False, trim=False))
+    units = by_name(plan_units(planned(), udev=False, trim=[]))
     assert set(units) == {"matryoshka-disk-ci.service", "srv-ci.mount", "docker.service"}
     assert f"UUID={UUID}" in units["matryoshka-disk-ci.service"]["content"]
     text = units["srv-ci.mount"]["content"]
@@ -82,7 +84,7 @@ def test_without_udev_a_unit_finds_the_disk() -> None:
 
 def test_an_engine_never_starts_without_its_mounts_and_stops_with_them() -> None:
     volumes = planned() + [{**one, "units": ["docker.service"]} for one in planned(name="b", path="/srv/b-2")]
-    (drop_in,) = by_name(plan_units(volumes, udev=True, trim=False))["docker.service"]["drop_ins"]
+    (drop_in,) = by_name(plan_units(volumes, udev=True, trim=[]))["docker.service"]["drop_ins"]
     assert drop_in == {
         "name": "50-storage.conf",
         "content": "[Unit]\nRequiresMountsFor=/srv/b-2 /srv/ci\nBindsTo=srv-b\\x2d2.mount srv-ci.mount\n"
@@ -91,7 +93,7 @@ def test_an_engine_never_starts_without_its_mounts_and_stops_with_them() -> None
 
 
 def test_a_directory_is_bound_after_what_it_lies_on() -> None:
-    units = by_name(plan_units(planned(device=None, directory="/data/ci"), udev=True, trim=False))
+    units = by_name(plan_units(planned(device=None, directory="/data/ci"), udev=True, trim=[]))
     text = units["srv-ci.mount"]["content"]
     assert (
         "RequiresMountsFor=/data/ci\n" in text
@@ -102,13 +104,13 @@ def test_a_directory_is_bound_after_what_it_lies_on() -> None:
 
 
 def test_a_directory_in_its_place_needs_no_units() -> None:
-    assert plan_units(planned(device=None, directory="/srv/ci"), udev=True, trim=False) == []
+    assert plan_units(planned(device=None, directory="/srv/ci"), udev=True, trim=[]) == []
 
 
 @pytest.mark.parametrize("udev", [True, False])
 def test_systemd_units_takes_them(udev: bool) -> None:
-    wanted = parse_wanted("storage", plan_units(planned(), udev=udev, trim=True))
-    assert len(wanted) == 3 if udev else 4
+    wanted = parse_wanted("storage", plan_units(planned(), udev=udev, trim=["/srv/ci"]))
+    assert len(wanted) == (4 if udev else 5)
 
 
 def test_rules_know_a_disk_by_its_serial() -> None:
