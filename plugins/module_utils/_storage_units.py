@@ -57,8 +57,8 @@ def plan_units(
     for volume in volumes:
         if volume["directory"] == volume["path"]:
             continue
-        if volume["kind"] != "directory" and not udev:
-            units.append(_finder(volume))
+        if volume["kind"] != "directory":
+            units.append(_returned(volume) if udev else _finder(volume))
         units.append(
             {
                 "name": mount_unit(volume["path"]),
@@ -149,6 +149,34 @@ ExecStart=/bin/sh -c 'disk=$$(blkid -c /dev/null -l -o device -t UUID={volume["u
 
 def _finder_name(volume: Mapping[str, Any]) -> str:
     return f"matryoshka-disk-{volume['name']}.service"
+
+
+def _returned(volume: Mapping[str, Any]) -> dict[str, Any]:
+    """A disk that was away for a moment only comes back under another name while the mount of the old one is still there.
+
+    Nothing but EIO comes from that one; systemd takes it for what is wanted and waits for the old name.
+    """
+    path, disk = volume["path"], f"/dev/disk/by-uuid/{volume['uuid']}"
+    device = f"{escape(disk)}.device"
+    return {
+        "name": f"matryoshka-returned-{volume['name']}.service",
+        "enabled": True,
+        "content": f"""\
+[Unit]
+Description=Mount volume {volume["name"]} anew if it is the one of a disk that went away
+DefaultDependencies=no
+After={device}
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'old=$$(findmnt -nrfo SOURCE -M {path}) || exit 0; \\
+  test "$$(readlink -f "$$old")" = "$$(readlink -f {disk})" && exit 0; \\
+  umount -l {path}; exec systemctl --no-block restart {path}'
+
+[Install]
+WantedBy={device}
+""",
+    }
 
 
 def _mount_text(volume: Mapping[str, Any], udev: bool) -> str:

@@ -14,10 +14,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matryoshka_runner import admin, agents, dataroot, process, start, sweep
-from matryoshka_runner.causes import explain
+from matryoshka_runner.causes import explain, is_lack
 from matryoshka_runner.config import check_name, read
 from matryoshka_runner.engine import Engine
-from matryoshka_runner.errors import ConfigError, EngineUnavailable, HeldError, ProgramError, TurnError
+from matryoshka_runner.errors import (
+    EXIT_FAILED,
+    ConfigError,
+    EngineUnavailable,
+    HeldError,
+    ProgramError,
+    TurnError,
+)
 from matryoshka_runner.events import Drain, Mailbox, Stop
 from matryoshka_runner.fields import load
 from matryoshka_runner.files import read_json
@@ -251,4 +258,9 @@ def main(arguments: Sequence[str], paths: Paths | None = None) -> int:
     except ProgramError as error:
         print(f"matryoshka {given.command}: {error}", file=sys.stderr)
         return error.code
+    except OSError as error:
+        if not is_lack(error):
+            raise
+        print(f"matryoshka {given.command}: {explain(error)}", file=sys.stderr)
+        return EXIT_FAILED
     return 0

@@ -61,7 +61,13 @@ def by_name(units: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def test_with_udev_the_mount_is_bound_to_its_disk_and_comes_back_with_it() -> None:
     units = by_name(plan_units(planned(), udev=True, trim=["/srv/ci", "/srv/b"]))
-    assert set(units) == {"srv-ci.mount", "docker.service", "fstrim.service", "fstrim.timer"}
+    assert set(units) == {
+        "srv-ci.mount",
+        "matryoshka-returned-ci.service",
+        "docker.service",
+        "fstrim.service",
+        "fstrim.timer",
+    }
     (drop_in,) = units["fstrim.service"]["drop_ins"]
     assert [line.split()[-1] for line in drop_in["content"].splitlines()[1:]] == ["/srv/b", "/srv/ci"]
     text = units["srv-ci.mount"]["content"]
@@ -71,6 +77,15 @@ def test_with_udev_the_mount_is_bound_to_its_disk_and_comes_back_with_it() -> No
     assert f"WantedBy=local-fs.target {device}\n" in text and "RequiredBy" not in text
     assert "Wants=docker.service\n" in text
     assert units["srv-ci.mount"]["on_change"] == "reload"
+
+
+def test_the_mount_of_a_disk_that_went_away_gives_way_to_the_one_that_came_back() -> None:
+    volumes = planned(name="b", path="/srv/b-2")
+    returned = by_name(plan_units(volumes, udev=True, trim=[]))["matryoshka-returned-b.service"]
+    assert returned["enabled"] is True and "state" not in returned
+    # A unit's name would lose its escapes there.
+    assert "exec systemctl --no-block restart /srv/b-2'\n" in returned["content"]
+    assert "\nWantedBy=dev-disk-by\\x2duuid-" in returned["content"]
 
 
 def test_without_udev_a_unit_finds_the_disk() -> None:
@@ -110,7 +125,7 @@ def test_a_directory_in_its_place_needs_no_units() -> None:
 @pytest.mark.parametrize("udev", [True, False])
 def test_systemd_units_takes_them(udev: bool) -> None:
     wanted = parse_wanted("storage", plan_units(planned(), udev=udev, trim=["/srv/ci"]))
-    assert len(wanted) == (4 if udev else 5)
+    assert len(wanted) == 5
 
 
 def test_rules_know_a_disk_by_its_serial() -> None:

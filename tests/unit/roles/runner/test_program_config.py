@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from matryoshka_runner.cli import main
 from matryoshka_runner.config import read
 from matryoshka_runner.errors import ConfigError
 from matryoshka_runner.files import read_json
+from matryoshka_runner.locks import FileLock
 from matryoshka_runner.paths import Paths
 
 Write = Callable[[dict[str, Any]], Path]
@@ -150,3 +153,24 @@ def test_a_half_written_configuration_is_told_in_the_state(
     assert "allowed: " in state["error"]
     assert main(["run", "nobody"], paths) == 65
     assert not paths.state("nobody").exists()
+
+
+def test_a_disk_that_is_gone_is_told_in_one_line(
+    paths: Paths,
+    content: dict[str, Any],
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(content)
+    read(paths, "ci").directory.mkdir(parents=True)
+
+    def gone(lock: FileLock, _why: str = "") -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(lock.path))
+
+    monkeypatch.setattr(FileLock, "acquire", gone)
+    assert main(["cleanup", "ci"], paths) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].endswith(
+        "lock: Input/output error; its disk doesn't do what it is told: see dmesg"
+    )
