@@ -30,7 +30,7 @@ COLLECTION = "playbooks/collections/ansible_collections/matryoshka/host"
 PARTS = ("lint", "unit", "sanity", "integration", "molecule")
 ON_REQUEST = ("long",)
 """Parts that only run when they are named."""
-EMULATED = ("vm",)
+EMULATED = ("vm", "vm-debian12")
 """Scenarios whose machines may run on emulated processors; they only run when they are named."""
 WITH_WORDS = ("molecule", "long")
 """Parts whose name may be followed by words of theirs."""

@@ -48,7 +48,7 @@ class Cut:
     moment: str
     after: float
     ssh: float = 0.0
-    ready: float = 0.0
+    ready: float | None = None
     jobs: dict[str, str] = field(default_factory=dict)
     caches: str = "kept"
     converge: str = ""
@@ -110,7 +110,7 @@ def hand_in(machine: Machine, count: int, seconds: int) -> list[str]:
 
 
 def job(machine: Machine, _chance: random.Random) -> list[str]:
-    return hand_in(machine, 2, 60)
+    return hand_in(machine, 2, 30)
 
 
 def end_of_job(machine: Machine, _chance: random.Random) -> list[str]:
@@ -133,22 +133,35 @@ MOMENTS = (
 )
 
 
-def cut(machine: Machine, number: int, moment: Moment, chance: random.Random, again: bool) -> Cut:
+def cut(
+    machine: Machine,
+    number: int,
+    moment: Moment,
+    chance: random.Random,
+    jobs: list[str],
+    look: bool = True,
+    again: bool = True,
+) -> Cut:
     """Set ``moment`` going, cut the power in the midst of it, turn it on and look.
 
+    :param jobs: that were handed in and not looked for yet; this moment's are added.
+    :param look: wait until all is well and look for the jobs. Else the next cut meets a machine that still comes up.
     :param again: run the site's play afterwards, too, which ends with verify.
     """
     after = chance.uniform(*moment.window)
     found = Cut(number, moment.name, round(after, 1))
     try:
-        jobs = moment.begin(machine, chance)
+        jobs += moment.begin(machine, chance)
         time.sleep(after)
         machine.vm.machine.cut()
         begin = time.monotonic()
         found.ssh = machine.vm.boot(whole=False)
+        if not look:
+            return found
         machine.all_ready()
         found.ready = time.monotonic() - begin
         judge_jobs(machine, found, jobs)
+        jobs.clear()
         judge_caches(machine, found)
         if again:
             judge_converge(machine, found)
@@ -234,8 +247,9 @@ def row(one: Cut) -> str:
     kinds = sorted(set(one.jobs.values()))
     jobs = ", ".join(f"{list(one.jobs.values()).count(kind)} {kind}" for kind in kinds) or "none"
     wrong = "; ".join(text.splitlines()[0] for text in one.wrong) or "nothing"
+    ready = "not waited for" if one.ready is None else f"{one.ready:.0f} s"
     return (
-        f"| {one.number} | {one.moment} | {one.after:g} s | {one.ssh:.0f} s | {one.ready:.0f} s | {jobs} "
+        f"| {one.number} | {one.moment} | {one.after:g} s | {one.ssh:.0f} s | {ready} | {jobs} "
         f"| {one.caches} | {one.converge or 'not run'} | {wrong} |"
     )
 
@@ -252,18 +266,22 @@ def cuts_of(
     chance: random.Random,
     say: Callable[[str], None],
     moments: Sequence[str] = (),
+    look: int = 1,
     again: int = 1,
 ) -> list[Cut]:
     """Cut the power ``count`` times, the moments in turn; each is told of when it is done.
 
     :param moments: names of those that are meant; empty for all.
+    :param look: how many cuts there are to one look at the jobs and caches.
     :param again: how many cuts there are to one run of the site's play.
     """
+    jobs: list[str] = []
     chosen = [moment for moment in MOMENTS if not moments or moment.name in moments]
     found = []
     say(HEAD)
     for number in range(1, count + 1):
-        one = cut(machine, number, chosen[(number - 1) % len(chosen)], chance, number % again == 0)
+        moment = chosen[(number - 1) % len(chosen)]
+        one = cut(machine, number, moment, chance, jobs, number % look == 0, number % again == 0)
         found.append(one)
         say(row(one))
         for text in one.wrong:

@@ -33,7 +33,7 @@ def test_whole_machines_come_last_and_alone(ran: list[tuple[str, tuple[str, ...]
 def test_whole_machines_and_the_long_part_only_run_when_named(ran: list[tuple[str, tuple[str, ...]]]) -> None:
     suite.run_together(suite.Suite(live=False), {part: [] for part in suite.PARTS})
     names = [args[0] for part, args in ran if part == "molecule"]
-    assert sorted(names) == sorted(set(suite.scenarios()) - {"vm"})
+    assert sorted(names) == sorted(set(suite.scenarios()) - set(suite.EMULATED))
     assert sorted({part for part, _ in ran}) == sorted(suite.PARTS)
     assert [
         check.name for check in suite.molecule(suite.Suite(live=False), [])

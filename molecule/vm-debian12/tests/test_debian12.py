@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from machines import Machine, given, machine_of
@@ -12,15 +11,14 @@ from vm_host import VmHost
 
 
 @pytest.fixture(scope="module")
-def bookworm(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """The scenario's other machine, as the play made it; off afterwards, when the tests of the first one begin."""
+def bookworm(request: pytest.FixtureRequest) -> Machine:
+    """The scenario's machine, as the play made it."""
     image = "vm-debian12"
     machine = machine_of(request.config.getoption("--ansible-inventory"), image)
     found = Machine(VmHost(machine), given(image), runners=("ci",))
     found.boot()
     found.all_ready()
-    yield found
-    machine.shut_down()
+    return found
 
 
 def test_a_job_runs_in_a_privileged_environment_of_docker_20(bookworm: Machine) -> None:
