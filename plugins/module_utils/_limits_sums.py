@@ -19,6 +19,9 @@ from ansible_collections.matryoshka.host.plugins.module_utils._sizes import pars
 MEMORY_RESERVE = 256 << 20
 MEMORY_RESERVE_PART = 20
 """The host keeps the larger of 256 MiB and one part in 20, unless it is told otherwise."""
+MEMORY_GRAIN = 16 << 20
+PIDS_GRAIN = 256
+"""What is CI's is rounded down to these: the same machine has a page more or less after each boot."""
 
 
 def host_share(options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,12 +45,16 @@ def host_share(options: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str
         allowed = f"at most {max(0, pids - PIDS_MINIMUM)}: the host can have {pids} processes and threads"
         raise InputError("limits_reserve_pids", options.get("reserve_pids"), allowed)
     return {
-        "memory": total - reserve,
+        "memory": max(MEMORY_MINIMUM, _rounded(total - reserve, MEMORY_GRAIN)),
         "reserve_memory": reserve,
-        "pids": None if pids is None else pids - kept,
+        "pids": None if pids is None else max(PIDS_MINIMUM, _rounded(pids - kept, PIDS_GRAIN)),
         "reserve_pids": kept,
         "reserve_cpus": _reserve_cpus(options.get("reserve_cpus")),
     }
+
+
+def _rounded(number: int, grain: int) -> int:
+    return number // grain * grain
 
 
 def _reserve_cpus(value: Any) -> float:
