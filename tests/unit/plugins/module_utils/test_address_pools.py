@@ -212,7 +212,7 @@ def test_ranges_of_its_own_for_each_runner() -> None:
 
 
 @given(requests())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_apart_from_each_other_and_from_all_that_is_taken(options: dict[str, Any]) -> None:
     result = attempted(options)
     networks = of_levels(result)
@@ -236,7 +236,7 @@ def test_apart_from_each_other_and_from_all_that_is_taken(options: dict[str, Any
 
 
 @given(requests())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_dockerd_takes_every_configuration(options: dict[str, Any]) -> None:
     result = attempted(options)
     configs = [
@@ -253,7 +253,7 @@ def test_dockerd_takes_every_configuration(options: dict[str, Any]) -> None:
 
 
 @given(requests(), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_same_input_gives_the_same_plan(options: dict[str, Any], random: Any) -> None:
     before = copy.deepcopy(options)
     result = attempted(options)
@@ -263,7 +263,7 @@ def test_the_same_input_gives_the_same_plan(options: dict[str, Any], random: Any
 
 
 @given(requests())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_plan_fed_back_is_kept(options: dict[str, Any]) -> None:
     result = attempted(options)
     again = planned(**options, current=result)
@@ -271,7 +271,7 @@ def test_a_plan_fed_back_is_kept(options: dict[str, Any]) -> None:
 
 
 @given(requests(), st.sampled_from(["last", "first"]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_further_runner_moves_nothing(options: dict[str, Any], where: str) -> None:
     result = attempted(options)
     runners = [*options["runners"], "new"] if where == "last" else ["new", *options["runners"]]
@@ -294,7 +294,7 @@ def test_a_further_runner_moves_nothing(options: dict[str, Any], where: str) -> 
 
 
 @given(taken_lists, st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_further_runner_with_ranges_of_its_own_moves_no_other(taken: list[str], count: int) -> None:
     options: dict[str, Any] = {
         "taken": taken,
@@ -313,7 +313,7 @@ def test_a_further_runner_with_ranges_of_its_own_moves_no_other(taken: list[str]
 
 
 @given(requests())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_further_level_moves_nothing_if_there_is_room(options: dict[str, Any]) -> None:
     result = attempted(options)
     levels = [*options["levels"], "more"]
@@ -333,7 +333,7 @@ def test_a_further_level_moves_nothing_if_there_is_room(options: dict[str, Any])
 
 
 @given(requests(), v4_networks())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_taken_range_that_meets_nothing_moves_nothing(options: dict[str, Any], text: str) -> None:
     result = attempted(options)
     assume(not any(meet(one, ipaddress.ip_network(text)) for one in of_levels(result)))
@@ -362,7 +362,7 @@ def placeable(whole: Network, taken: list[Network], prefixes: list[int]) -> bool
 
 
 @given(small_spaces())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(([], [28, 28, 32]))
 def test_what_finds_no_room_is_exact(case: tuple[list[Network], list[int]]) -> None:
     taken, prefixes = case

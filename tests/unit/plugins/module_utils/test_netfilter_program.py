@@ -298,7 +298,7 @@ def firewalls(draw: st.DrawFn) -> dict[str, Any]:
     return data(sets=[a_set("s", *sorted(entries), kind=kind)], chains=chains, hooks=hooks)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(firewalls(), firewalls(), st.integers())
 def test_any_state_becomes_what_is_wanted(before: dict[str, Any], after: dict[str, Any], seed: int) -> None:
     chance = random.Random(seed)

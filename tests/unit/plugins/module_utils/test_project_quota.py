@@ -297,7 +297,7 @@ def test_reading_says_what_is_odd(xfs: QuotaHost) -> None:
     assert not any(one["enforced"] or one["holds_root"] for one in found)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 1 << 34), max_size=6),
     st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 1 << 34), max_size=6),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matryoshka_runner import cgroups, files, jobqueue
 from matryoshka_runner.jobqueue import ID, Claim, Ending, JobQueue, elapsed, still_written
@@ -361,7 +361,6 @@ def test_two_jobs_of_one_name_both_end_in_done(queue: JobQueue) -> None:
     assert (queue.root / "done" / result["job"] / "result.json").exists()
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=60))
 def test_every_name_gives_a_claim_with_an_acceptable_id(name: str) -> None:
     if name.startswith(".") or len(name.encode()) > 200:
