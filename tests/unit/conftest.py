@@ -15,5 +15,5 @@ sys.path[:0] = [
     str(ROOT / "playbooks" / "collections"),
 ]
 # How long an example takes says something of the machine that day, nothing of what is tested.
-hypothesis.settings.register_profile("untimed")
+hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
