@@ -177,6 +177,8 @@ def judge_jobs(machine: Machine, found: Cut, jobs: Sequence[str]) -> None:
     while len(results) < len(jobs) and waiting(machine, jobs) and time.monotonic() < until:
         time.sleep(2)
         results = read_results(machine, jobs)
+    # The last one may have ended between the two questions.
+    results = read_results(machine, jobs)
     runs = machine.sh(f"cat {TRACE}/runs 2>/dev/null || true").split()
     ends = machine.sh(f"cat {TRACE}/ends 2>/dev/null || true").split()
     for identity in jobs:

@@ -329,8 +329,8 @@ class Runner:
         evidence = meter.evidence()
         limits = self._limits_met(environment, evidence)
         reason = f"{limits}; {why}" if limits else why
-        if environment.id in self.box.ended and evidence.own_oom:
-            # Another try would end the same way.
+        if evidence.own_oom and not self.box.engine_away:
+            # Another try would end the same way. A busy host may not have told yet that the environment ended.
             return Outcome("failed", KILLED, reason)
         return Outcome("cut off", None, reason)
 
