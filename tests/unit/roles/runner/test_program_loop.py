@@ -629,6 +629,25 @@ def test_an_environment_that_died_of_its_limit_is_told_so(
     )
 
 
+def test_a_limit_s_victim_is_known_before_the_engine_tells_of_its_end(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site()
+    here.engine.jobs.append(LONG)
+    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: Evidence(own_oom=1, exact=True))
+    here.start()
+    here.until_idle()
+    here.job()
+    here.until_begun()
+    here.engine.without.add("inner")
+    for process in here.engine.processes:
+        process.kill()
+    result = here.result()
+    here.engine.without.clear()
+    assert (result["status"], result["exit_code"]) == ("failed", 137)
+    assert result["reason"].startswith("killed by its limit: memory 1 GiB (out of memory); ")
+
+
 @pytest.mark.parametrize("found", [Evidence(ci_oom=1), Evidence(host_oom=True)])
 def test_one_that_died_of_others_hunger_was_cut_off(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, found: Evidence
