@@ -611,15 +611,21 @@ def test_a_job_that_met_its_limit_is_told_so_in_result_log_and_journal(
     assert here.state()["last_job"]["reason"] == words
 
 
-def test_an_environment_that_died_of_its_limit_is_told_so(
-    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def over_its_limit(site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A job is handed in of which the kernel tells that its own limit killed it."""
     here = site()
     here.engine.jobs.append(LONG)
     monkeypatch.setattr(meter.Meter, "evidence", lambda _self: Evidence(own_oom=1, exact=True))
     here.start()
     here.until_idle()
     here.job()
+    return here
+
+
+def test_an_environment_that_died_of_its_limit_is_told_so(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = over_its_limit(site, monkeypatch)
     environment = here.until_begun()["environment"]
     here.engine.finish(environment["container"])
     result = here.result()
@@ -632,12 +638,7 @@ def test_an_environment_that_died_of_its_limit_is_told_so(
 def test_a_limit_s_victim_is_known_before_the_engine_tells_of_its_end(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = site()
-    here.engine.jobs.append(LONG)
-    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: Evidence(own_oom=1, exact=True))
-    here.start()
-    here.until_idle()
-    here.job()
+    here = over_its_limit(site, monkeypatch)
     here.until_begun()
     here.engine.without.add("inner")
     for process in here.engine.processes:
