@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import socket
 import socketserver
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,8 +109,10 @@ def test_silence_ends(root: Path) -> None:
 def test_no_descriptor_is_left(root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for path, url in (("/run/docker.sock", "/info"), ("/run/docker.sock", "/none"), ("/run/x", "/info")):
-        try:
+        with contextlib.suppress(NoAnswer):
             ask(path, url, root=str(root))
-        except NoAnswer:
-            continue
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    # The daemon's own ends of the conversations are in this process too, and its threads close them in time.
+    end = time.monotonic() + 10
+    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -383,3 +383,44 @@ def test_an_engine_does_without_what_its_quota_doesn_t_hold(
 def test_what_is_no_capability_is_refused(shell: list[str], tmp_path: Path) -> None:
     done = step(shell, "bound_engine", {"MATRYOSHKA_BOUND": "all -x", "MATRYOSHKA_RUN": str(tmp_path)})
     assert done.returncode == 64 and "MATRYOSHKA_BOUND" in done.stderr and "all -x" in done.stderr
+
+
+@pytest.mark.parametrize(("score", "between"), [("500", "0"), ("0", "0"), ("-5", "-5")])
+def test_the_oom_scores_floor_falls_before_the_capability_goes(
+    shell: list[str], tmp_path: Path, score: str, between: str
+) -> None:
+    file = tmp_path / "oom_score_adj"
+    file.write_text(f"{score}\n")
+    (tmp_path / "matryoshka-bound").write_text("sys_resource\n")
+    program(tmp_path / "bin", "setpriv", f'cat {file}; echo "$1 $2 $3 $4"; shift 4; exec "$@"')
+    program(tmp_path / "bin", "dockerd", f'cat {file}; echo "$# $1"')
+    environment = {
+        "MATRYOSHKA_OOM_SCORE": str(file),
+        "MATRYOSHKA_RUN": str(tmp_path),
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        [*shell, str(START), "--step", "run_engine", "--host=unix:///a b"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    taken = "--bounding-set -sys_resource --inh-caps -sys_resource"
+    assert done.stdout.splitlines() == [between, taken, score, "1 --host=unix:///a b"]
+
+
+def test_an_oom_score_that_can_t_be_lowered_is_named(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "oom_score_adj").mkdir()
+    program(tmp_path / "bin", "cat", "echo 500")
+    program(tmp_path / "bin", "setpriv", "true")
+    (tmp_path / "matryoshka-bound").write_text("sys_resource\n")
+    environment = {
+        "MATRYOSHKA_OOM_SCORE": str(tmp_path / "oom_score_adj"),
+        "MATRYOSHKA_RUN": str(tmp_path),
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    }
+    done = step(shell, "run_engine", environment)
+    assert "OOM score 500 can't be lowered" in done.stderr
