@@ -37,7 +37,7 @@ PLAYBOOK = [
 def ensure_archive(suite: str) -> Path:
     """The archive for ``suite``, made first if there is none of the present recipe."""
     parts = [
-        *ROOT.glob("roles/runner_image/**/*.*"),
+        *ROOT.glob("roles/runner_image/**/*"),
         *ROOT.glob("plugins/module_utils/_environment_image*.py"),
     ]
     parts.append(VARIABLES / f"vm-{IMAGES[suite]}.yml")
