@@ -22,8 +22,9 @@ BINARY = "qemu-system-x86_64"
 KVM_SECONDS = 20.0
 """How long a kernel may take until it greets on the console, where KVM works."""
 KVM = ("-accel", "kvm", "-cpu", "host")
-TCG = ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "Nehalem")
-"""A processor of few features: what translates its code has the less to do."""
+TCG = ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "Nehalem")
+"""A processor of few features: what translates its code has the less to do. Into 256 MiB the code of a busy host
+fits for half a minute, then all is translated anew."""
 NO_MITIGATIONS = "mitigations=off"
 """An emulated processor has none of the flaws, and going around them takes an eighth of the time."""
 NEW_ENOUGH = 10
@@ -50,7 +51,7 @@ def emulator(boot: Boot) -> Emulator:
     """The fastest that boots ``boot.kernel`` here, found out by trying, once."""
     with lock("accel"):
         known = STATE / "vm" / "emulator.json"
-        key = f"{os.uname().release} {boot.kernel.parent.name}"
+        key = " ".join((os.uname().release, boot.kernel.parent.name, *TCG, NO_MITIGATIONS))
         answers: dict[str, dict[str, Any]] = {}
         if known.exists():
             answers = json.loads(known.read_text(encoding="utf-8"))

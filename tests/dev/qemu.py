@@ -75,8 +75,14 @@ class Machine:
         """QEMU's control socket. Not in ``.dev``: a socket's path has at most 108 bytes."""
         return Path(f"/tmp/matryoshka-{CHECKOUT}-{os.getuid()}-{self.name}.qmp")
 
-    def disk_file(self, serial: str) -> Path:
+    def layer_of(self, serial: str) -> Path:
+        """The file that copies of the machine begin with."""
         return self.folder / f"{serial}.qcow2"
+
+    def disk_file(self, serial: str) -> Path:
+        """The file that the machine writes into: :meth:`layer_of`, after :meth:`freeze` the layer above it."""
+        above = self.folder / f"{serial}.above.qcow2"
+        return above if above.exists() else self.layer_of(serial)
 
     def write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -158,20 +164,46 @@ class Machine:
         self.monitor.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def freeze(self) -> None:
+        """Have copies begin with what the disks hold now, as after a power cut; the machine goes on, in layers of its own.
+
+        All disks at the same moment (QEMU's QMP reference, transaction and blockdev-snapshot-sync).
+        """
+        if not self.pid or self.frozen:
+            return
+        drives = {"root": "root"} | {f"drive{self.slot(disk.serial)}": disk.serial for disk in self.disks}
+        actions = [
+            {
+                "type": "blockdev-snapshot-sync",
+                "data": {
+                    "device": drive,
+                    "snapshot-file": str(self.folder / f"{serial}.above.qcow2"),
+                    "format": "qcow2",
+                },
+            }
+            for drive, serial in drives.items()
+        ]
+        self.ask("transaction", actions=actions)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether what copies begin with doesn't change any more, though the machine may run."""
+        return self.disk_file("root") != self.layer_of("root")
+
     # --- parts ------------------------------------------------------------------------------------
 
     def make_disks(self) -> None:
         """Every disk that isn't there yet, as a layer above what lies below, or new."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        layer(Path(self.below.get("root", self.boot.root)), self.disk_file("root"))
+        layer(Path(self.below.get("root", self.boot.root)), self.layer_of("root"))
         for disk in self.disks:
             if disk.serial in self.below:
-                layer(Path(self.below[disk.serial]), self.disk_file(disk.serial))
-            elif not self.disk_file(disk.serial).exists():
+                layer(Path(self.below[disk.serial]), self.layer_of(disk.serial))
+            elif not self.layer_of(disk.serial).exists():
                 self._new_disk(disk)
 
     def _new_disk(self, disk: Disk) -> None:
-        target = self.disk_file(disk.serial)
+        target = self.layer_of(disk.serial)
         run(["qemu-img", "create", "-q", "-f", "qcow2", str(target), disk.size])
         if disk.filesystem:
             raw, data = self.folder / f"{disk.serial}.raw", self.folder / f"{disk.serial}.data"
@@ -262,11 +294,11 @@ def layer(below: Path, target: Path) -> None:
 
 
 def clone(machine: Machine, name: str) -> Machine:
-    """A new machine that begins with the disks of ``machine``, which is off and stays off."""
-    if machine.pid:
+    """A new machine that begins with the disks of ``machine``, which is off and stays off, or is frozen."""
+    if machine.pid and not machine.frozen:
         raise Failure(f"{machine.name} runs: its disks can't be copied")
-    below = {"root": str(machine.disk_file("root"))}
-    below |= {disk.serial: str(machine.disk_file(disk.serial)) for disk in machine.disks}
+    below = {"root": str(machine.layer_of("root"))}
+    below |= {disk.serial: str(machine.layer_of(disk.serial)) for disk in machine.disks}
     copy = replace(machine, name=name, port=free_port(), below=below)
     copy.remove()
     copy.make_disks()

@@ -31,7 +31,9 @@ PARTS = ("lint", "unit", "sanity", "integration", "molecule")
 ON_REQUEST = ("long",)
 """Parts that only run when they are named."""
 EMULATED = ("vm", "vm-debian12")
-"""Scenarios whose machines may run on emulated processors; they only run when they are named."""
+"""Scenarios whose machines may run on emulated processors: after all others, alone."""
+NAMED = ("vm-debian12",)
+"""Scenarios that only run when they are named."""
 WITH_WORDS = ("molecule", "long")
 """Parts whose name may be followed by words of theirs."""
 # Not to be had: what each needs.
@@ -257,12 +259,12 @@ def molecule(_suite: Suite, args: Sequence[str]) -> list[Check]:
     unknown = sorted(set(args) - set(scenarios()))
     if unknown:
         raise SystemExit(f"no scenario {', '.join(unknown)}: there are {', '.join(scenarios())}")
-    return [scenario(name) for name in args or container_scenarios()]
+    return [scenario(name) for name in args or usual_scenarios()]
 
 
-def container_scenarios() -> list[str]:
+def usual_scenarios() -> list[str]:
     """Those that run when none is named."""
-    return [name for name in scenarios() if name not in EMULATED]
+    return [name for name in scenarios() if name not in NAMED]
 
 
 def scenario(name: str) -> Check:
@@ -311,7 +313,7 @@ def main() -> int:
     parser.add_argument(
         "part",
         nargs="*",
-        help=f"{', '.join(PARTS + ON_REQUEST)}; words after molecule are scenarios; without any: all but long",
+        help=f"{', '.join(PARTS + ON_REQUEST)}; words after molecule are scenarios; without any: all but long and molecule vm-debian12",
     )
     argv, _, rest = " ".join(["", *sys.argv[1:]]).partition(" -- ")
     given = argv.split()
@@ -346,8 +348,8 @@ def main() -> int:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Scenarios beside all that needs the processor, two at a time; whole machines, if named, after them, alone."""
-    chosen = list(parts.get("molecule", []) or container_scenarios()) if "molecule" in parts else []
+    """Scenarios beside all that needs the processor, two at a time; whole machines after them, alone."""
+    chosen = list(parts.get("molecule", []) or usual_scenarios()) if "molecule" in parts else []
     waiting = deque(name for name in chosen if name not in EMULATED)
 
     def lane(first: Sequence[str]) -> None:

@@ -20,14 +20,16 @@ FORKS = "timeout -s KILL {0} sh -c 'bomb() {{ bomb | bomb & }}; bomb; sleep {0}'
 WRITES = """\
 (cd "$(docker volume inspect -f '{{{{.Mountpoint}}}}' "$(docker volume create)")"
 timeout {0} sh -c 'while :; do dd if=/dev/zero of=big bs=1M count=256 conv=fsync 2>/dev/null; done')"""
-LOG = "timeout {0} yes 'this line is written again and again and again'"
+LINES = "yes 'this line is written again and again and again'"
+LOG = f"timeout {{0}} {LINES}"
 HOGS: Mapping[str, str] = {
     "CPU": f"{CPU}; wait",
     "memory": MEMORY,
     "fork bomb": FORKS,
     "disk writes": WRITES,
     "log flood": LOG,
-    "all but memory at once": f"{WRITES} &\n{LOG} &\n{CPU}\n{FORKS}\nwait",
+    # Among all the others nobody knows how far the flood would get.
+    "all but memory at once": f"{LINES} | head -c 9M\n{WRITES} &\n{LOG} &\n{CPU}\n{FORKS}\nwait",
 }
 """What is run as a job, by name; ``{0}`` stands for its seconds."""
 WORK = """\

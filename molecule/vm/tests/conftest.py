@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The converged machine is turned off, and tests run on copies of it.
-
-A copy whose runners aren't all ready is thrown away: whatever a test breaks, the next one doesn't begin with it.
-"""
+"""Tests run on the converged machine as long as it is well, then on copies of what it was before the first test."""
 
 from __future__ import annotations
 
@@ -16,36 +13,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "long"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "default" / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import qemu
-from machines import IMAGE, Copies, Machine, copied, machine_of
+from machines import IMAGE, Copies, Machine, machine_of
 
 
 @pytest.fixture(scope="session")
-def base(request: pytest.FixtureRequest) -> qemu.Machine:
-    """The Debian 13 machine as the play made it, off."""
-    machine = machine_of(request.config.getoption("--ansible-inventory"), IMAGE)
-    machine.shut_down()
-    return machine
-
-
-@pytest.fixture(scope="session")
-def copies(base: qemu.Machine) -> Iterator[Copies]:
-    found = Copies(base, "vm-copy")
+def copies(request: pytest.FixtureRequest) -> Iterator[Copies]:
+    """The Debian 13 machine as the play made it, and copies of it."""
+    found = Copies(machine_of(request.config.getoption("--ansible-inventory"), IMAGE), "vm-copy")
     yield found
     found.remove()
 
 
 @pytest.fixture
 def machine(copies: Copies) -> Iterator[Machine]:
-    """A copy of the converged machine that is up, its runners ready."""
+    """A converged machine that is up, its runners ready."""
     found = copies.fit()
     yield found
     found.let_go()
 
 
 @pytest.fixture(scope="module")
-def off(base: qemu.Machine, copies: Copies) -> Iterator[Machine]:
-    """A copy of the converged machine that isn't turned on yet, for all tests of a file."""
-    copies.remove()
-    with copied(base, "vm-off") as found:
-        yield found
+def off(copies: Copies) -> Machine:
+    """A converged machine that was shut down, for all tests of a file."""
+    found = copies.fit()
+    found.vm.machine.shut_down()
+    return found

@@ -123,9 +123,12 @@ def booted(base: qemu.Machine, name: str) -> Iterator[Machine]:
 
 
 class Copies:
-    """At most one copy of a machine, on; one that isn't well is thrown away.
+    """At most one machine that is on: the converged one if it is on, then copies of it.
 
-    :param name: what the copy is called.
+    One that isn't well is thrown away, so whatever a test breaks, the next one doesn't begin with it. The converged
+    machine is frozen first: a copy begins with what was on its disks before the first test.
+
+    :param name: what a copy is called.
     """
 
     def __init__(self, base: qemu.Machine, name: str) -> None:
@@ -133,9 +136,14 @@ class Copies:
         self._name = name
         self._stack = contextlib.ExitStack()
         self._copy: Machine | None = None
+        if base.pid:
+            self._stack.callback(base.cut)
+            self._copy = Machine(VmHost(base), given(base.image))
+            self._copy.sh("sync")
+            base.freeze()
 
     def fit(self) -> Machine:
-        """A copy with all runners ready: the one that is there, or a new one."""
+        """A machine with all runners ready: the one that is there, or a new one."""
         if self._copy is None or not self._copy.is_well():
             self.remove()
             self._copy = self._stack.enter_context(booted(self._base, self._name))

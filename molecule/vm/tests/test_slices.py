@@ -62,7 +62,8 @@ def test_a_memory_hog_dies_with_its_environment_and_is_told_why(machine: Machine
 def test_hogs_of_every_other_kind_at_once_leave_neighbour_and_host_at_work(machine: Machine) -> None:
     meal = feed(machine, "all but memory at once", 20)
     assert meal.killed == []
-    assert int(held(machine, "pids.peak")) <= 600
+    # A fork fails at the limit; what the engine moves in, such as its health check, isn't held (cgroup-v2.rst, PID).
+    assert 600 <= int(held(machine, "pids.peak")) <= 610
     assert int(dict(line.split() for line in held(machine, "pids.events").splitlines())["max"]) > 0
     hog = f"$(ls -td {QUEUE}/done/hog-* | head -n 1)/log"
     assert int(machine.sh(f"stat -c %s {hog}")) <= 9 * MIB

@@ -30,14 +30,15 @@ def test_whole_machines_come_last_and_alone(ran: list[tuple[str, tuple[str, ...]
     assert sorted(ran[:-1]) == [("molecule", ("default",)), ("molecule", ("network",)), ("unit", ())]
 
 
-def test_whole_machines_and_the_long_part_only_run_when_named(ran: list[tuple[str, tuple[str, ...]]]) -> None:
+def test_debian_12_as_a_whole_machine_and_the_long_part_only_run_when_named(
+    ran: list[tuple[str, tuple[str, ...]]],
+) -> None:
     suite.run_together(suite.Suite(live=False), {part: [] for part in suite.PARTS})
     names = [args[0] for part, args in ran if part == "molecule"]
-    assert sorted(names) == sorted(set(suite.scenarios()) - set(suite.EMULATED))
+    assert sorted(names) == sorted(set(suite.scenarios()) - {"vm-debian12"})
+    assert names[-1] == "vm"
     assert sorted({part for part, _ in ran}) == sorted(suite.PARTS)
-    assert [
-        check.name for check in suite.molecule(suite.Suite(live=False), [])
-    ] == suite.container_scenarios()
+    assert [check.name for check in suite.molecule(suite.Suite(live=False), [])] == suite.usual_scenarios()
 
 
 def test_named_scenarios_are_all_that_runs(ran: list[tuple[str, tuple[str, ...]]]) -> None:
@@ -61,4 +62,4 @@ def test_options_of_the_long_part_need_a_name() -> None:
 
 
 def test_emulated_scenarios_are_there() -> None:
-    assert set(suite.EMULATED) <= set(suite.scenarios())
+    assert set(suite.NAMED) <= set(suite.EMULATED) <= set(suite.scenarios())
