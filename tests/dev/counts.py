@@ -58,6 +58,19 @@ def from_junit_file(path: Path) -> Counts | None:
         return None
 
 
+def test_seconds(path: Path) -> dict[str, float]:
+    """How long each test of a JUnit report took, by ``FILE::NAME``; empty if there is none or if it isn't whole."""
+    try:
+        cases = ElementTree.fromstring(path.read_text(encoding="utf-8")).iter("testcase")
+    except (OSError, ElementTree.ParseError):
+        return {}
+    found: dict[str, float] = {}
+    for case in cases:
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '')}"
+        found[name] = found.get(name, 0.0) + float(case.get("time", 0))
+    return found
+
+
 def molecule_steps(output: str) -> dict[str, bool]:
     """The steps of one scenario and whether each succeeded, from the report at the end of Molecule's output."""
     plain = ANSI.sub("", output)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from counts import Counts, from_junit_file, molecule_steps, one, step_seconds, total
+from counts import Counts, from_junit_file, molecule_steps, one, step_seconds, test_seconds, total
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".dev"
@@ -52,6 +52,7 @@ class Check:
     environment: dict[str, str] = field(default_factory=dict)
     count: Callable[[bool, str], Counts] = lambda ok, _output: one(ok)
     steps: bool = False
+    junit: Path | None = None
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Outcome:
     seconds: float
     log: Path
     ok: bool
+    junit: Path | None = None
 
 
 class Suite:
@@ -116,7 +118,7 @@ class Suite:
         if not ok and not counts.failed:
             counts += Counts(failed=1)
         seconds = time.monotonic() - begin
-        outcome = Outcome(name, counts, seconds, log, ok and not counts.failed)
+        outcome = Outcome(name, counts, seconds, log, ok and not counts.failed, check.junit)
         if check.steps:
             taken = step_seconds(zip(times, lines, strict=False), time.monotonic())
             self.say(f"{name}: " + ", ".join(f"{step} {took:.0f} s" for step, took in taken))
@@ -153,7 +155,13 @@ def pytest(name: str, argv: Sequence[str], environment: dict[str, str] | None = 
     def count(ok: bool, _output: str) -> Counts:
         return from_junit_file(junit) or one(ok)
 
-    return Check(name, ["pytest", f"--junitxml={junit}", *argv], environment=environment or {}, count=count)
+    return Check(
+        name,
+        ["pytest", f"--junitxml={junit}", *argv],
+        environment=environment or {},
+        count=count,
+        junit=junit,
+    )
 
 
 def lint(_suite: Suite, _args: Sequence[str]) -> list[Check]:
@@ -283,7 +291,7 @@ def scenario(name: str) -> Check:
 
     environment = {"PYTEST_ADDOPTS": f"--junitxml={junit}"}
     argv = ["molecule", "test", "--report", "--no-command-borders", "--scenario-name", name]
-    return Check(name, argv, environment=environment, count=count, steps=True)
+    return Check(name, argv, environment=environment, count=count, steps=True, junit=junit)
 
 
 def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
@@ -329,22 +337,41 @@ def main() -> int:
             parser.error(f"no part {word}: there are {', '.join(PARTS + ON_REQUEST)}")
     for part in parts:
         parts[part] = [*parts[part], *extra]
-    begin = time.monotonic()
+    begin, processors = time.monotonic(), processor_seconds()
     suite = Suite(live=len(parts) == 1)
     if len(parts) == 1:
         for part, args in parts.items():
             run_part(suite, part, args)
     else:
         run_together(suite, parts or {part: [] for part in PARTS})
-    print(f"\nThe slowest, of {time.monotonic() - begin:.0f} s in all:")
+    idle, passed = (after - before for before, after in zip(processors, processor_seconds(), strict=True))
+    print(
+        f"\nThe slowest, of {time.monotonic() - begin:.0f} s in all, processors idle {idle / max(passed, 1):.0%} of it:"
+    )
     for outcome in sorted(suite.outcomes, key=lambda outcome: -outcome.seconds)[:8]:
         print(f"  {outcome.seconds:6.0f} s  {outcome.name}")
+    tests = {
+        f"{outcome.name} {test}": seconds
+        for outcome in suite.outcomes
+        if outcome.junit is not None
+        for test, seconds in test_seconds(outcome.junit).items()
+    }
+    for test in sorted(tests, key=lambda test: -tests[test])[:20]:
+        print(f"  {tests[test]:6.0f} s  {test}")
     for outcome in suite.outcomes:
         if not outcome.ok:
             print(f"failed: {outcome.name}: {outcome.log}")
     counts = total(outcome.counts for outcome in suite.outcomes)
     print(counts)
     return 1 if counts.failed or not suite.outcomes else 0
+
+
+def processor_seconds() -> tuple[float, float]:
+    """What all processors of the machine were idle since it booted, and that with what they worked (proc(5), stat)."""
+    line = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
+    # Without guest time, which is in user time already.
+    ticks = [int(word) for word in line.split()[1:9]]
+    return (ticks[3] + ticks[4]) / os.sysconf("SC_CLK_TCK"), sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from counts import Counts, from_junit, from_junit_file, molecule_steps, step_seconds, total
+from counts import test_seconds as seconds_of_tests
 
 REPORT = """\x1b[36mINFO    \x1b[0m Molecule executed 1 scenario (\x1b[32m1 successful\x1b[0m)
 
@@ -69,3 +70,13 @@ def test_half_a_report_is_none(tmp_path: Path) -> None:
 
 def test_the_line_at_the_end() -> None:
     assert str(total([Counts(3, 1, 0), Counts(2, 0, 4)])) == "5 passed, 1 failed, 4 skipped"
+
+
+def test_seconds_of_tests(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    assert seconds_of_tests(report) == {}
+    report.write_text("<testsuite>", encoding="utf-8")
+    assert seconds_of_tests(report) == {}
+    cases = "<testcase classname='x.a' name='b' time='1.5'/>" * 2 + "<testcase classname='c' name='d'/>"
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>", encoding="utf-8")
+    assert seconds_of_tests(report) == {"a::b": 3.0, "c::d": 0.0}

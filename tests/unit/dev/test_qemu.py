@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import qemu
 from emulator import TCG, Emulator, greets, kvm_boots, major
+from machine import Failure
 from qemu import Disk, Machine
 from vm_image import Boot
 
@@ -61,3 +64,31 @@ def test_a_pulled_disk_leaves_its_slot() -> None:
     assert "serial=A" not in line
     assert "id=slot1" in line
     assert "serial=B" in line
+
+
+def test_copies_begin_with_what_was_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "HOSTS", tmp_path)
+    monkeypatch.setattr(qemu.Machine, "pid", 4711)
+    asked: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def ask(_machine: Machine, command: str, actions: list[dict[str, Any]]) -> None:
+        asked.append((command, [one["data"] for one in actions]))
+        for one in actions:
+            Path(one["data"]["snapshot-file"]).touch()
+
+    monkeypatch.setattr(qemu.Machine, "ask", ask)
+    (tmp_path / "vm").mkdir()
+    with pytest.raises(Failure, match="vm runs: its disks can't be copied"):
+        qemu.clone(MACHINE, "copy")
+    frozen = MACHINE.layer_of("A")
+    assert MACHINE.disk_file("A") == frozen
+    MACHINE.freeze()
+    MACHINE.freeze()
+    [(command, disks)] = asked
+    assert command == "transaction"
+    assert {one["device"]: one["snapshot-file"] for one in disks} == {
+        "root": str(MACHINE.disk_file("root")),
+        "drive1": str(MACHINE.disk_file("A")),
+        "drive2": str(MACHINE.disk_file("B")),
+    }
+    assert MACHINE.layer_of("A") == frozen != MACHINE.disk_file("A")
