@@ -24,12 +24,16 @@ FULL = (100, 8 << 20)
 
 @dataclass(frozen=True)
 class Disk:
-    """The file system of a data root, or its project quota, which ``statvfs(2)`` shows on xfs and ext4."""
+    """The project quota of a data root, which ``statvfs(2)`` shows on xfs and ext4, or its file system.
+
+    :param whole: it is the file system.
+    """
 
     path: Path
     size: int
     free: int
     files_free: int | None = None
+    whole: bool = False
 
     @property
     def full(self) -> bool:
@@ -37,13 +41,25 @@ class Disk:
 
     @classmethod
     def of(cls, path: Path) -> Disk | None:
-        """None if it can't be asked."""
+        """What has the least room where ``path`` is; None if it can't be asked.
+
+        A quota that isn't used up is of no use in a file system that is, and not every kernel shows that
+        (kernel, fs/ext4/super.c, ext4_statfs_project).
+        """
+        mount = path
+        while not os.path.ismount(mount) and mount != mount.parent:
+            mount = mount.parent
         try:
-            found = os.statvfs(path)
+            own, all_of_it = cls._at(path), cls._at(mount, whole=True)
         except OSError:
             return None
+        return all_of_it if all_of_it.full or own.size == all_of_it.size else own
+
+    @classmethod
+    def _at(cls, path: Path, whole: bool = False) -> Disk:
+        found = os.statvfs(path)
         files = found.f_favail if found.f_files else None
-        return cls(path, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, files)
+        return cls(path, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, files, whole)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from matryoshka_runner.locks import Turns
 from matryoshka_runner.meter import Disk
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.trust import Trust, set_aside_roots
-from matryoshka_runner.verdict import amount
+from matryoshka_runner.verdict import disk_in_words
 
 GLANCE = 0.02
 """Seconds between two looks at the inner engine's socket."""
@@ -61,6 +61,12 @@ class Leaving(Exception):
 def _is_full(path: Path) -> bool:
     disk = Disk.of(path)
     return disk is not None and disk.full
+
+
+def _fills_its_own(path: Path) -> bool:
+    """Whether a quota is used up there, and not the whole file system."""
+    disk = Disk.of(path)
+    return disk is not None and disk.full and not disk.whole
 
 
 class Supply:
@@ -288,7 +294,7 @@ class Supply:
             return aside
         for path in [*aside, *set_aside_roots(root.parent)]:
             dataroot.remove_tree(path, self._run)
-        if self.config.limits.disk_bytes is not None and _is_full(root):
+        if self.config.limits.disk_bytes is not None and _fills_its_own(root):
             for path in self.trust.set_aside("it filled the runner's disk"):
                 dataroot.remove_tree(path, self._run)
             root.mkdir(exist_ok=True, mode=0o710)
@@ -305,10 +311,8 @@ class Supply:
         disk = Disk.of(environment.data_root)
         if disk is None or not disk.full:
             return ""
-        return (
-            f"; {environment.data_root}: its disk of {amount(disk.size)} is full: make room, or raise the "
-            "runner's disk; it is tried again"
-        )
+        remedy = "make room" if disk.whole else "make room, or raise the runner's disk"
+        return f"; {environment.data_root}: {disk_in_words(disk)} is full: {remedy}; it is tried again"
 
     def _await_ready(self, environment: Environment) -> None:
         clean = self.config.persistent and dataroot.containers_in(environment.data_root)

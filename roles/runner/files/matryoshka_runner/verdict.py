@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matryoshka_runner.config import Limits
-from matryoshka_runner.meter import Evidence
+from matryoshka_runner.meter import Disk, Evidence
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -40,14 +40,17 @@ def met(evidence: Evidence, limits: Limits, docker_says_oom: bool = False) -> st
             f"all runners together hit their limit of processes ({_times(evidence.ci_forks)} no new one could be started)"
         )
     if evidence.disk:
-        disk = evidence.disk
-        what = "is full" if disk.files_free != 0 else "has no room for another file"
-        said.append(
-            f"its disk of {amount(disk.size)} {what}"
-            if limits.disk_bytes is not None
-            else f"the disk of {amount(disk.size)} below {disk.path} {what}"
-        )
+        what = "is full" if evidence.disk.files_free != 0 else "has no room for another file"
+        said.append(f"{disk_in_words(evidence.disk)} {what}")
     return "; ".join(text for text in said if text)
+
+
+def disk_in_words(disk: Disk) -> str:
+    return (
+        f"the disk of {amount(disk.size)} at {disk.path}"
+        if disk.whole
+        else f"its disk of {amount(disk.size)}"
+    )
 
 
 def _memory(evidence: Evidence, limits: Limits, docker_says_oom: bool) -> str:

@@ -139,8 +139,38 @@ def test_a_disk_that_was_full_for_a_moment_is_remembered(
     free[0] = 0
     meter.sample()
     free[0] = 1 << 30
-    assert met(meter.evidence(), LIMITS) == "its disk of 2 GiB is full"
-    assert met(meter.evidence(), Limits()) == f"the disk of 2 GiB below {tmp_path} is full"
+    mount = next(path for path in (tmp_path, *tmp_path.parents) if path.is_mount())
+    assert met(meter.evidence(), LIMITS) == f"the disk of 2 GiB at {mount} is full"
+
+
+@pytest.mark.parametrize(
+    ("quota_free", "disk_free", "size", "said"),
+    [
+        (0, 1 << 30, 1 << 30, "its disk of 1 GiB is full"),
+        (1 << 29, 0, 1 << 30, "the disk of 8 GiB at {mount} is full"),
+        (0, 0, 1 << 30, "the disk of 8 GiB at {mount} is full"),
+        (0, 0, 8 << 30, "the disk of 8 GiB at {mount} is full"),
+        (1 << 29, 1 << 30, 1 << 30, ""),
+    ],
+    ids=["quota", "file system, as old kernels show it", "file system", "no quota", "neither"],
+)
+def test_a_full_file_system_isn_t_taken_for_a_full_quota(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quota_free: int,
+    disk_free: int,
+    size: int,
+    said: str,
+) -> None:
+    def statvfs(path: object) -> Any:
+        blocks, free = (size, quota_free) if path == tmp_path else (8 << 30, disk_free)
+        return SimpleNamespace(
+            f_blocks=blocks >> 12, f_bavail=free >> 12, f_frsize=4096, f_files=100, f_favail=50
+        )
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    mount = next(path for path in tmp_path.parents if path.is_mount())
+    assert met(Meter(None, tmp_path).evidence(), LIMITS) == said.format(mount=mount)
 
 
 @pytest.mark.parametrize(
