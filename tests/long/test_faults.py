@@ -6,6 +6,7 @@ Each ends in a state that says what is wrong, and the runners come back by thems
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ from converged import converged
 from machines import Copies, Machine
 
 WHEN_FULL = """\
-echo waiting
 docker volume create heap >/dev/null
+echo waiting
 until [ $(($(stat -f -c '%a * %S' /var/lib/docker))) -lt 1000000 ]; do sleep 0.2; done
 dd if=/dev/zero of=/var/lib/docker/volumes/heap/_data/some bs=1M count=64
 """
@@ -59,7 +60,7 @@ def test_a_full_data_root_fails_the_job_that_meets_it_and_says_so(machine: Machi
     try:
         ended = job.wait(300)
         assert ended.status == "failed", ended
-        assert ended.reason.startswith("the disk of 10 GiB at /srv/fast is full"), ended
+        assert re.match(r"the disk of (9\.\d+|10) GiB at /srv/fast is full", ended.reason), ended
         assert ended.reason in ended.log
     finally:
         machine.sh(give_back("/srv/fast"))
@@ -129,12 +130,28 @@ def test_a_host_out_of_memory_loses_environments_and_nothing_of_its_own(machine:
     machine.submit("docker version", "ci").succeeds(240)
 
 
-def test_a_root_file_system_gone_read_only_is_said_and_a_restart_mends_it(machine: Machine) -> None:
-    machine.sh("echo 'testing' > /sys/fs/ext4/vda/trigger_fs_error || true")
+def test_a_root_file_system_gone_read_only_is_said_and_got_over(machine: Machine) -> None:
+    """SysRq u makes every file system read-only, the root's too (kernel, Documentation/admin-guide/sysrq.rst)."""
+    machine.sh("echo u > /proc/sysrq-trigger")
     machine.wait("the root file system is read-only", "! touch /var/lib/matryoshka/probe", 60)
-    machine.becomes("ci", "failed", 240)
-    assert "Read-only file system" in machine.state("ci")["error"]
+    try:
+        machine.becomes("ci", "failed", 240)
+        assert "Read-only file system" in machine.state("ci")["error"]
+    finally:
+        machine.sh("for one in / /srv/fast /srv/slow; do mount -o remount,rw $one || exit; done")
+    machine.all_ready()
+    machine.submit("docker version", "ci").succeeds(240)
+    assert machine.unhealthy() == ""
+
+
+def test_after_an_error_of_the_root_file_system_a_restart_is_enough(machine: Machine) -> None:
+    """Linux 6.12 then reads nothing any more from an ext4 file system either, so nobody can ask the machine."""
+    job = machine.held("ci")
+    machine.sh("echo testing > /sys/fs/ext4/vda/trigger_fs_error")
+    assert machine.host.run("touch /var/lib/matryoshka/probe").rc != 0
     machine.vm.reboot_by_cut()
     machine.all_ready()
+    ended = job.wait(60)
+    assert ended.status == "cut off" and ended.reason, ended
     machine.submit("docker version", "ci").succeeds(240)
     assert machine.unhealthy() == ""
