@@ -23,7 +23,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--again", type=int, default=2, help="how many cuts there are to one run of the play")
+    parser.add_argument("--look", type=int, default=2, help="how many cuts there are to one look")
+    parser.add_argument(
+        "--again", type=int, default=3, help="how many looks there are to one run of the play"
+    )
     parser.add_argument("--moment", action="append", default=[], choices=[one.name for one in MOMENTS])
     args = parser.parse_args()
 
@@ -33,7 +36,15 @@ def main() -> int:
     say(f"seed {args.seed}")
     try:
         with booted(converged(NAME, say), f"{NAME}-cuts") as machine:
-            cuts = cuts_of(machine, args.cuts, random.Random(args.seed), say, args.moment, args.again)
+            cuts = cuts_of(
+                machine,
+                args.cuts,
+                random.Random(args.seed),
+                say,
+                args.moment,
+                look=args.look,
+                again=args.again,
+            )
     except Failure as failure:
         print(f"cuts.py: {failure}", file=sys.stderr)
         return 1

@@ -274,16 +274,23 @@ def cuts_of(
     """Cut the power ``count`` times, the moments in turn; each is told of when it is done.
 
     :param moments: names of those that are meant; empty for all.
-    :param look: how many cuts there are to one look at the jobs and caches.
-    :param again: how many cuts there are to one run of the site's play.
+    :param look: how many cuts there are to one look at the jobs and caches. Every moment has its turn to be looked
+        after, and the last cut always is.
+    :param again: how many looks there are to one run of the site's play; the last one always has it.
     """
     jobs: list[str] = []
     chosen = [moment for moment in MOMENTS if not moments or moment.name in moments]
     found = []
+    looks = 0
     say(HEAD)
     for number in range(1, count + 1):
-        moment = chosen[(number - 1) % len(chosen)]
-        one = cut(machine, number, moment, chance, jobs, number % look == 0, number % again == 0)
+        turn, place = divmod(number - 1, len(chosen))
+        last = number == count
+        looked = last or (turn + number) % look == 0
+        looks += looked
+        one = cut(
+            machine, number, chosen[place], chance, jobs, looked, looked and (last or looks % again == 0)
+        )
         found.append(one)
         say(row(one))
         for text in one.wrong:

@@ -18,6 +18,6 @@ MOMENTS = ("job", "start of an environment", "end of a job", "prune")
 def test_after_a_power_cut_nothing_is_lost_and_nobody_is_needed(machine: Machine) -> None:
     seed = int(time.time())
     print(f"seed {seed}")
-    cuts = cuts_of(machine, 4, random.Random(seed), print, MOMENTS, look=2, again=4)
+    cuts = cuts_of(machine, 4, random.Random(seed), print, MOMENTS, look=2, again=2)
     wrong = [text for one in cuts for text in one.wrong]
     assert not wrong, "\n".join([f"seed {seed}", *map(row, cuts), *wrong])
