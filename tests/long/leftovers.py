@@ -13,6 +13,8 @@ from typing import Any
 ONE_EACH = ("host dockerd", "host containerd", "journald", "sshd", "logind", "message bus")
 SET_ASIDE = "data-untrusted-"
 """Beginning of the name of a data root that the runner doesn't trust any more, and says so in its state."""
+MARK = "data.mark"
+"""Says beside a data root that outlives its environments whether it can be trusted."""
 GONE_BY_NOW = (
     "mmdebstrap",
     "module",
@@ -63,9 +65,12 @@ def of_folder(left: Mapping[str, Any], runner: str) -> list[str]:
     for key in ("environment", "next"):
         if state.get(key):
             wanted |= {"data", f"data-{state[key]['id']}"}
+    folder = left["folders"].get(runner, [])
+    if "data" in folder:
+        wanted.add(MARK)
     named = str(state.get("set_aside") or "")
     found = []
-    for name in left["folders"].get(runner, []):
+    for name in folder:
         if name in wanted or (name.startswith(SET_ASIDE) and name in named):
             continue
         if name.startswith("data"):

@@ -262,6 +262,13 @@ HEAD = (
 )
 
 
+def looks(count: int, moments: int, look: int, again: int) -> dict[int, bool]:
+    """The numbers of the cuts that are looked after, and whether the play runs again then. See :func:`cuts_of`."""
+    turns = {number: (number - 1) // moments for number in range(1, count + 1)}
+    chosen = [number for number, turn in turns.items() if number == count or (turn + number) % look == 0]
+    return {number: number == count or place % again == 0 for place, number in enumerate(chosen, 1)}
+
+
 def cuts_of(
     machine: Machine,
     count: int,
@@ -280,17 +287,12 @@ def cuts_of(
     """
     jobs: list[str] = []
     chosen = [moment for moment in MOMENTS if not moments or moment.name in moments]
+    looked = looks(count, len(chosen), look, again)
     found = []
-    looks = 0
     say(HEAD)
     for number in range(1, count + 1):
-        turn, place = divmod(number - 1, len(chosen))
-        last = number == count
-        looked = last or (turn + number) % look == 0
-        looks += looked
-        one = cut(
-            machine, number, chosen[place], chance, jobs, looked, looked and (last or looks % again == 0)
-        )
+        moment = chosen[(number - 1) % len(chosen)]
+        one = cut(machine, number, moment, chance, jobs, number in looked, looked.get(number, False))
         found.append(one)
         say(row(one))
         for text in one.wrong:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CONTAINER = re.compile(r"/docker[/-]([0-9a-f]{64})(?:\.scope)?")
-"""A container in a cgroup's path, of either cgroup driver; a nested one comes behind its environment."""
+CONTAINER = re.compile(r"/(?:docker[/-])?([0-9a-f]{64})(?:\.scope)?(?![^/])")
+"""A container in a cgroup's path, of either cgroup driver, in a slice or not; a nested one comes behind its environment."""
 RUNNER_UNIT = re.compile(r"/matryoshka-runner@([a-z0-9-]+)\.service")
 SERVICES = {
     "systemd-journald": "journald",

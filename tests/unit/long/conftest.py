@@ -6,4 +6,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "long"))
+for folder in ("dev", "long"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / folder))

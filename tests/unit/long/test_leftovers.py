@@ -34,6 +34,10 @@ def left_root(left: dict[str, Any]) -> None:
     left["folders"]["ci"].append("data-e0")
 
 
+def left_mark(left: dict[str, Any]) -> None:
+    left["folders"]["ci"] = ["data-e1", "data-e2", "data.mark", "lock"]
+
+
 def silent_set_aside(left: dict[str, Any]) -> None:
     left["folders"]["ci"].append("data-untrusted-20261129T100000Z")
 
@@ -76,6 +80,7 @@ def left_shim(left: dict[str, Any]) -> None:
         (second_container, "container matryoshka-ci-e0 is exited"),
         (lost_spare, "container matryoshka-ci-e2 isn't there"),
         (left_root, "data root ci/data-e0 is left"),
+        (left_mark, "data root ci/data.mark is left"),
         (silent_set_aside, "data root ci/data-untrusted-20261129T100000Z is left"),
         (left_mount, "2 root file systems of containers are mounted, 1 containers run"),
         (mounted_root, "/var/lib/matryoshka/runners/ci/data/overlay2/x/merged2 is mounted on the host"),

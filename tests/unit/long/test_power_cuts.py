@@ -4,16 +4,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "long"))
 from hogs import HOGS, Meal
 from hogs import table as hog_table
-from power_cuts import HEAD, MOMENTS, Cut, judge_result, row
+from power_cuts import HEAD, MOMENTS, Cut, judge_result, looks, row
 
 
 def result(status: str, reason: str = "") -> dict[str, Any]:
@@ -49,6 +45,15 @@ def test_a_row_has_a_cell_for_each_heading() -> None:
 def test_moments_are_told_apart_and_have_time() -> None:
     assert len({one.name for one in MOMENTS}) == len(MOMENTS) == 6
     assert all(0 <= one.window[0] < one.window[1] for one in MOMENTS)
+
+
+def test_every_moment_has_its_turn_to_be_looked_after() -> None:
+    assert looks(4, 4, look=2, again=2) == {2: False, 4: True}
+    twenty = looks(20, 6, look=2, again=3)
+    assert {(number - 1) % 6 for number in twenty} == set(range(6))
+    assert [number for number, again in twenty.items() if again] == [6, 11, 18, 20]
+    assert looks(3, 6, look=1, again=1) == {1: True, 2: True, 3: True}
+    assert looks(3, 6, look=2, again=3) == {2: False, 3: True}
 
 
 def test_the_hog_table() -> None:

@@ -99,6 +99,9 @@ def test_processes_of_an_environment_belong_to_its_runner() -> None:
         (f"/system.slice/docker-{ENVIRONMENT}.scope/init", 1),
         (f"/matryoshka.slice/docker-{ENVIRONMENT}.scope/system.slice/docker-{NESTED}.scope", 2),
         (f"/matryoshka.slice/matryoshka-ci.slice/docker-{ENVIRONMENT}.scope", 1),
+        (f"/matryoshka.slice/matryoshka-ci.slice/{ENVIRONMENT}", 1),
+        (f"/matryoshka.slice/matryoshka-ci.slice/{ENVIRONMENT}/docker/{NESTED}", 2),
+        (f"/matryoshka.slice/matryoshka-ci.slice/{ENVIRONMENT}0", 0),
         ("/system.slice/docker.service", 0),
     ],
 )

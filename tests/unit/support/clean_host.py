@@ -23,7 +23,7 @@ CLEAN: dict[str, Any] = {
         {"id": ENVIRONMENT, "name": "matryoshka-ci-e1", "runner": "ci", "state": "running"},
         {"id": "c" * 64, "name": "matryoshka-ci-e2", "runner": "ci", "state": "created"},
     ],
-    "folders": {"ci": [".matryoshka", "data", "lock"]},
+    "folders": {"ci": [".matryoshka", "data", "data.mark", "lock"]},
     "mounts": ["/var/lib/docker/overlay2/1/merged"],
     "builds": [],
     "processes": [
