@@ -8,11 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
 SAMPLE = 1 << 20
 """Bytes at the beginning and at the end of a device that are looked at."""
+
+CLAIMS = 10
+"""How often a claim is tried: another program that looks, or makes a file system, claims for a moment, too."""
+BETWEEN_CLAIMS = 0.1
+"""Seconds between two tries."""
 
 _BLANKS = (b"\x00", b"\xff")
 
@@ -39,11 +45,11 @@ def touch(path: str, size: int, number: str | None, *, claim: bool = False) -> T
     :param size: its size as sysfs has it, in bytes.
     :param number: its ``major:minor``; a node that is another device is an error.
     :param claim: open it exclusively and close it at once. The kernel refuses that for what is mounted,
-        swapped on, or built on, in whatever namespace.
+        swapped on, or built on, in whatever namespace; and for a partition while its disk is claimed (block/bdev.c,
+        ``bd_may_claim``). What is refused for a second is busy.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_EXCL if claim else 0)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = _claim(path) if claim else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if claim and error.errno == errno.EBUSY:
             return Touched(busy=True)
@@ -57,6 +63,19 @@ def touch(path: str, size: int, number: str | None, *, claim: bool = False) -> T
         return Touched(error=f"it can't be read: {error.strerror}")
     finally:
         os.close(descriptor)
+
+
+def _claim(path: str) -> int:
+    """A descriptor that excludes others; OSError if it can't be had, EBUSY if others had it every time."""
+    for tried in range(CLAIMS):
+        if tried:
+            time.sleep(BETWEEN_CLAIMS)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
 
 def _wrong(descriptor: int, number: str | None) -> str | None:

@@ -187,6 +187,13 @@ def create(name: str, image: str, user: str, **parts: Any) -> Host:
     return host
 
 
+def make_image(name: str) -> str:
+    """What hosts of image ``name`` are made from, made first if it isn't there: a reference, or a machine's root disk."""
+    if name.startswith(PREFIX):
+        return str(ensure_boot(name, identity().with_suffix(".pub")).root)
+    return ensure_image(name)
+
+
 def create_machine(name: str, image: str, user: str, **parts: Any) -> qemu.Machine:
     """A machine called ``name`` that is on, made first if there is none of these parts."""
     key = identity()
@@ -365,7 +372,7 @@ def main() -> int:
             print(json.dumps([asdict(host) for host in hosts()], indent=2))
         elif args.command == "image":
             for name in args.name:
-                print(ensure_image(name))
+                print(make_image(name))
         elif args.command == "ssh":
             host = find(args.name)
             if host is None:

@@ -49,12 +49,24 @@ def _values(result: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.startswith("_ansible_")}
 
 
-def call_module(host: Host, name: str, args: dict[str, Any], *, check: bool, diff: bool) -> dict[str, Any]:
-    """What module ``name`` returned on ``host``."""
+def call_module(
+    host: Host,
+    name: str,
+    args: dict[str, Any],
+    *,
+    check: bool = False,
+    diff: bool = False,
+    become: bool = False,
+) -> dict[str, Any]:
+    """What module ``name`` returned on ``host``.
+
+    :param become: root by sudo; else it runs as the host's user.
+    """
     if not COLLECTIONS:
         COLLECTIONS.append(str(ROOT / "playbooks" / "collections"))
         init_plugin_loader(COLLECTIONS)
-    options = {"connection": "ssh", "check": check, "diff": diff, "forks": 1, "verbosity": 0, "become": False}
+    options = {"connection": "ssh", "check": check, "diff": diff, "forks": 1, "verbosity": 0}
+    options |= {"become": become, "become_method": "sudo", "become_user": "root"}
     context.CLIARGS = ImmutableDict(options)
     loader = DataLoader()
     inventory = InventoryManager(loader=loader, sources=f"{host.name},")

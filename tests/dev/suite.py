@@ -30,8 +30,8 @@ COLLECTION = "playbooks/collections/ansible_collections/matryoshka/host"
 PARTS = ("lint", "unit", "sanity", "integration", "molecule")
 ON_REQUEST = ("long",)
 """Parts that only run when they are named."""
-EMULATED = ("vm", "vm-debian12")
-"""Scenarios whose machines may run on emulated processors: after all others, alone."""
+EMULATED = {"vm": "vm-debian13", "vm-debian12": "vm-debian12"}
+"""Scenarios whose machines may run on emulated processors, after all others, alone; what their machines are made from."""
 NAMED = ("vm-debian12",)
 """Scenarios that only run when they are named."""
 WITH_WORDS = ("molecule", "long")
@@ -294,6 +294,11 @@ def scenario(name: str) -> Check:
     return Check(name, argv, environment=environment, count=count, steps=True, junit=junit)
 
 
+def image(_suite: Suite, args: Sequence[str]) -> list[Check]:
+    """What the machines of these scenarios start from; a scenario makes it itself if it isn't there."""
+    return [Check(name, [sys.executable, "tests/dev/hosts.py", "image", EMULATED[name]]) for name in args]
+
+
 def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
     """What takes too long for every change: killed processes, power cuts, faults of a whole machine."""
     python = [sys.executable]
@@ -375,23 +380,31 @@ def processor_seconds() -> tuple[float, float]:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Scenarios beside all that needs the processor, two at a time; whole machines after them, alone."""
+    """Scenarios beside all that needs the processor; whole machines after them, alone.
+
+    Container hosts wait for much: one thing more at a time than there are processors has these busy. What whole
+    machines are made from is made meanwhile.
+    """
     chosen = list(parts.get("molecule", []) or usual_scenarios()) if "molecule" in parts else []
-    waiting = deque(name for name in chosen if name not in EMULATED)
+    emulated = [name for name in chosen if name in EMULATED]
+    beside = deque(("molecule", name) for name in chosen if name not in EMULATED)
+    beside.extend(("image", name) for name in emulated)
 
     def lane(first: Sequence[str]) -> None:
         for part in first:
             run_part(suite, part, parts[part])
-        while waiting:
-            run_part(suite, "molecule", [waiting.popleft()])
+        while beside:
+            part, name = beside.popleft()
+            run_part(suite, part, [name])
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        lanes = [pool.submit(lane, []), pool.submit(lane, [part for part in parts if part != "molecule"])]
+    count = (os.cpu_count() or 1) + 1
+    with ThreadPoolExecutor(max_workers=count) as pool:
+        lanes = [pool.submit(lane, [part for part in parts if part != "molecule"])]
+        lanes += [pool.submit(lane, []) for _ in range(count - 1)]
         for done in lanes:
             done.result()
-    for name in chosen:
-        if name in EMULATED:
-            run_part(suite, "molecule", [name])
+    for name in emulated:
+        run_part(suite, "molecule", [name])
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import hosts
 import yaml
 from live import Site
+from module_calls import call_module
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -33,13 +35,31 @@ class Verify:
     def __init__(self, site: Site, settings: str = "") -> None:
         """:param settings: lines of shell that come before the words."""
         self._site = site
+        host = hosts.find(site.host.backend.host)
+        assert host is not None, f"{site.host.backend.host} isn't one of our hosts"
+        self._host = host
         self._settings = settings
         self._expect: dict[str, Any] = {}
 
     def playbook(self, callback: str = "default") -> subprocess.CompletedProcess[str]:
         """``playbooks/verify.yml`` as a person or cron runs it."""
-        argv = ["ansible-playbook", "-e", f"verify_wait={WAIT}", str(ROOT / "playbooks/verify.yml")]
-        return self._ansible(argv, ANSIBLE_STDOUT_CALLBACK=callback)
+        environment = {
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks/collections"),
+            **os.environ,
+            "ANSIBLE_PIPELINING": "true",
+            "ANSIBLE_FORCE_COLOR": "false",
+            "ANSIBLE_NOCOLOR": "true",
+            "ANSIBLE_STDOUT_CALLBACK": callback,
+        }
+        argv = ["ansible-playbook", "-i", self._site.inventory, "-e", f"verify_wait={WAIT}"]
+        return subprocess.run(
+            [*argv, str(ROOT / "playbooks/verify.yml")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
 
     def learn(self) -> list[dict[str, str]]:
         """Run the playbook, keep what it handed to the module, and return what it found."""
@@ -58,28 +78,16 @@ class Verify:
 
     def __call__(self) -> list[dict[str, str]]:
         """What the module finds now, without waiting for anything."""
-        arguments = json.dumps({"expect": self._expect, "wait": 0, "fail": False})
-        done = self._ansible(["ansible", "all", "--become", "-m", "matryoshka.host.verify", "-a", arguments])
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        findings: list[dict[str, str]] = json.loads(done.stdout[done.stdout.index("{") :])["findings"]
+        asked = {"expect": self._expect, "wait": 0, "fail": False}
+        found = call_module(self._host, "matryoshka.host.verify", asked, become=True)
+        assert not found.get("failed"), found
+        findings: list[dict[str, str]] = found["findings"]
         return findings
 
     def on_host(self, script: str) -> None:
         """Run words of ``verify_breakages.sh`` on the host, as root."""
         done = self._site.host.run("bash -c %s", f"{self._settings}\n{PRELUDE}\n{script}\n")
         assert done.rc == 0, f"{script}\nended with {done.rc}:\n{done.stdout}\n{done.stderr}"
-
-    def _ansible(self, argv: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "playbooks/collections"),
-            **os.environ,
-            "ANSIBLE_PIPELINING": "true",
-            "ANSIBLE_FORCE_COLOR": "false",
-            "ANSIBLE_NOCOLOR": "true",
-            **settings,
-        }
-        argv = [argv[0], "-i", self._site.inventory, *argv[1:]]
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=180)
 
 
 def lines(findings: list[dict[str, str]]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import testinfra
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from live import Site
 

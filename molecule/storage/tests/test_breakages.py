@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import testinfra
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "default" / "tests"))
 from breakages import Verify, check, lines, table
 from live import Site

@@ -48,10 +48,8 @@ class Machine(Site):
             return False
 
     def boot(self, without: Sequence[str] = ()) -> None:
-        """Power on; returns when SSH answers and systemd has started all units, or where a disk lacks what needs none of it."""
+        """Power on; returns when systemd has started all units, or where a disk lacks when SSH answers."""
         self.vm.boot(without, whole=not without)
-        if without:
-            self.wait("the machine is up", "systemctl is-active multi-user.target")
 
     def playbook(self, name: str, *options: str, **variables: Any) -> tuple[int, str]:
         """A playbook with the scenario's variables and these over them: exit code and all it printed."""
