@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "long"))
 import hosts
 import qemu
-from converged import converged, platform
+from converged import LONG, converged, platform
 from figures import Figure, Findings, Series, report
 from hogs import HOGS, Meal, feed, neighbour_seconds
 from hogs import table as hog_table
@@ -131,7 +131,7 @@ def main() -> int:
     figures: list[Figure] = []
     text: list[str] = []
     try:
-        base = converged(NAME, say)
+        base = converged(LONG, say)
         if "boot" in parts:
             figures += boots(base, args.repetitions)
         if "overhead" in parts:

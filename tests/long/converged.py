@@ -18,6 +18,8 @@ import yaml
 from machines import IMAGE, Machine, given
 from vm_host import VmHost
 
+LONG = "long"
+"""The machine that all long runs and measurements begin with; the first of them converges it from nothing."""
 SCENARIO = ROOT / "molecule" / "vm" / "molecule.yml"
 
 

@@ -11,12 +11,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from converged import converged
+from converged import LONG, converged
 from machine import STATE, Failure
 from machines import booted
 from power_cuts import HEAD, MOMENTS, cuts_of, row
-
-NAME = "long"
 
 
 def main() -> int:
@@ -35,7 +33,7 @@ def main() -> int:
 
     say(f"seed {args.seed}")
     try:
-        with booted(converged(NAME, say), f"{NAME}-cuts") as machine:
+        with booted(converged(LONG, say), f"{LONG}-cuts") as machine:
             cuts = cuts_of(
                 machine,
                 args.cuts,

@@ -41,6 +41,8 @@ LATEST = 300.0
 """Seconds for which runners that missed their time are waited for, before the next kill."""
 SMALL_IMAGE = ["ca-certificates", "docker-cli", "tini"]
 """Packages of the image that is built to be killed at; no runner gets it."""
+BUILD_ENDS = 180.0
+"""Seconds within which an image build is over that has lost whoever waited for it: it goes on to its end."""
 TRIES = 3
 """How often a moment that was missed is tried for again."""
 
@@ -108,7 +110,8 @@ class Harness:
             self.repeat(phase, victim)
         asked = {
             "since": 0 if shot.play or not victim["kind"] else victim["monotonic"],
-            "limit": ready_limit(kind), "hold": 3.0 if kind.startswith("host ") else 0.7, "grace": 20.0,
+            "limit": ready_limit(kind), "hold": 3.0 if kind.startswith("host ") else 0.7,
+            "grace": BUILD_ENDS if phase.cause == "image" else 20.0,
             "runners": NAMES, "probe": f"{FOLDER}/probe", "whose": whose,
             "known": self._known,
         }  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from converged import converged
+from converged import LONG, converged
 from machines import Copies, Machine
 
 WHEN_FULL = """\
@@ -28,7 +28,7 @@ SAYS = "journalctl -b -u matryoshka-runner@ci -o cat"
 
 @pytest.fixture(scope="module")
 def copies() -> Iterator[Copies]:
-    found = Copies(converged("long", print), "long-faults")
+    found = Copies(converged(LONG, print), f"{LONG}-faults")
     yield found
     found.remove()
 
