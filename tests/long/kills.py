@@ -116,7 +116,7 @@ class Harness:
             "known": self._known,
         }  # fmt: skip
         seen = self.recover(asked)
-        submitter = shot.job.wait(120) if shot.job else None
+        submitter = self.end_of(shot.job) if shot.job else None
         if victim["kind"] == "message bus":
             # D-Bus can't be restarted under its users: logind doesn't come back to it, and logins wait for logind.
             self.site.run("systemctl restart systemd-logind.service")
@@ -129,6 +129,15 @@ class Harness:
         self._known = leftovers(seen["left"], NAMES)
         self.record(kill, verdict, time.monotonic() - begin)
         return True
+
+    @staticmethod
+    def end_of(client: subprocess.Popen[bytes]) -> int | None:
+        """Exit code of a job's submitter; None if it still waits, as for a job that hangs."""
+        try:
+            return client.wait(120)
+        except subprocess.TimeoutExpired:
+            client.kill()
+            return None
 
     def recover(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What there is once the runners are ready again. One that comes late is waited for; it is told of as late."""

@@ -13,6 +13,10 @@ def kill_inner_engine(site: Site) -> None:
     site.inside("ci", "pkill -KILL -x dockerd")
 
 
+def kill_inner_containerd(site: Site) -> None:
+    site.inside("ci", "pkill -KILL -x containerd")
+
+
 def kill_environment(site: Site) -> None:
     site.sh(f"kill -KILL {site.first_process(site.state('ci')['environment']['container'])}")
 
@@ -41,6 +45,7 @@ def remove_environment(site: Site) -> None:
     ("breakage", "reasons"),
     [
         (kill_inner_engine, ["the environment ended during the job", "the inner engine stopped answering"]),
+        (kill_inner_containerd, ["the inner engine's containerd stopped answering during the job"]),
         (kill_environment, ["the environment ended during the job"]),
         (remove_environment, ["the environment ended during the job"]),
         (kill_outer_engine, ["the engine on the host stopped answering", "the runner was stopped"]),

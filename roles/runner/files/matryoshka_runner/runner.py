@@ -32,8 +32,13 @@ from matryoshka_runner.verdict import in_words, met, used
 
 HEALTH = 5.0
 """Seconds between two checks of an idle environment."""
+BESIDE = 2.0
+"""Seconds between two looks for the containerd of a job that runs; dockerd starts a new one after 7 to 12."""
 STRIKES = 2
-"""Failed checks in a row after which an idle environment is replaced."""
+"""Failed checks in a row after which an environment is replaced."""
+ADRIFT = "the inner engine's containerd stopped answering during the job"
+"""dockerd starts a new one, but never learns of a container that ended meanwhile, and whoever
+waits for that one waits forever (Docker 26)."""
 KILLED = 128 + signal.SIGKILL
 """Exit code of a job whose environment its own memory limit killed, as a shell has it."""
 REASON = 2.0
@@ -274,6 +279,7 @@ class Runner:
     def _await(self, environment: Environment, meter: Meter) -> Outcome:
         """Wait for the end of the running job; how it ended."""
         drained_by: float | None = None
+        strikes, check = 0, time.monotonic() + BESIDE
         while True:
             ended = self.box.jobs.get(environment.id)
             if ended is not None:
@@ -292,9 +298,19 @@ class Runner:
             if drained_by is not None and time.monotonic() >= drained_by:
                 reason = f"drain timeout: the job still ran after {self.config.drain_timeout:g} s of draining"
                 return Outcome("cut off", None, reason)
+            if time.monotonic() >= check:
+                strikes = strikes + 1 if self._adrift(environment) else 0
+                check = time.monotonic() + (1.0 if strikes else BESIDE)
+                if strikes >= STRIKES:
+                    return Outcome("cut off", None, ADRIFT)
             self.state.catch_up()
             self.box.wait(SAMPLE if drained_by is None else min(SAMPLE, drained_by - time.monotonic()))
             meter.sample()
+
+    def _adrift(self, environment: Environment) -> bool:
+        """Whether the inner engine has lost its containerd, and not because the whole environment ends."""
+        ends = environment.first is not None and environment.first.ended()
+        return not ends and bool(self.supply.footing.inner_lacks(environment))
 
     def _wait_for_job_end(self, environment: Environment) -> None:
         until = time.monotonic() + REASON

@@ -206,6 +206,40 @@ def test_a_failure_next_to_a_dead_inner_containerd_is_a_cut_off(site: Callable[.
     here.until_idle()
 
 
+def test_a_job_that_loses_its_containerd_is_cut_off_although_it_goes_on(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "BESIDE", 0.1)
+    here = site()
+    here.engine.jobs.append(LONG)
+    here.start()
+    here.until_idle()
+    here.job()
+    environment = here.until_begun()["environment"]
+    here.engine.without.add("inner")
+    result = here.result()
+    here.engine.without.clear()
+    reason = "the inner engine's containerd stopped answering during the job"
+    assert (result["status"], result["exit_code"], result["reason"]) == ("cut off", None, reason)
+    assert here.until_idle()["environment"]["id"] != environment["id"]
+
+
+def test_a_job_whose_containerd_is_silent_for_a_moment_goes_on(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "BESIDE", 0.1)
+    here = site()
+    here.engine.jobs.append('cat > /dev/null; echo begun; sleep 1.5; echo "$1 0" >&2')
+    here.start()
+    here.until_idle()
+    here.job()
+    here.until_begun()
+    here.engine.without.add("inner")
+    time.sleep(0.3)
+    here.engine.without.clear()
+    assert here.result()["status"] == "succeeded"
+
+
 @pytest.mark.parametrize(
     ("whose", "why"),
     [
