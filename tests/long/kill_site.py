@@ -26,6 +26,8 @@ RUNNERS: list[dict[str, Any]] = [
     {"name": "neighbour", "cache": "none", "bip": "172.23.0.1/16", "mounts": [f"{FOLDER}:/kills"]},
 ]
 NAMES = [str(runner["name"]) for runner in RUNNERS]
+PERSIST = 5
+"""Seconds for which a play's connection is kept for the next one."""
 NO_CONNECTION = 255
 """Exit code of an SSH client that couldn't reach its host."""
 
@@ -130,7 +132,7 @@ class KillSite:
             "ANSIBLE_COLLECTIONS_PATH": str(self.playbooks / "collections"),
             "ANSIBLE_PIPELINING": "true",
             "ANSIBLE_NOCOLOR": "true",
-            "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=5s",
+            "ANSIBLE_SSH_ARGS": f"-o ControlMaster=auto -o ControlPersist={PERSIST}s",
         }
         asked = json.dumps({**self.variables, **(variables or {})})
         program = Path(sys.executable).with_name("ansible-playbook")

@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "dev")]
 
 import hosts as container_hosts
 from expectations import Kill, Verdict, judge, ready_limit
-from kill_site import FOLDER, NAMES, KillSite, PlayFailed
+from kill_site import FOLDER, NAMES, PERSIST, KillSite, PlayFailed
 from leftovers import leftovers
 from outcomes import summary, table
 from phases import PHASES, Phase, Plan, pairs
@@ -177,6 +177,9 @@ class Harness:
 
     def repeat(self, phase: Phase, victim: dict[str, Any]) -> None:
         """A play that died is run again, as a person would; it has to go through."""
+        if victim["kind"] in ("sshd", "sshd session"):
+            # Ansible's shared connection, dead or not, is used again for as long as it is kept.
+            time.sleep(PERSIST + 1)
         try:
             self.site.play("site")
         except PlayFailed as failure:
