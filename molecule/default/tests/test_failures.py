@@ -88,6 +88,28 @@ def test_an_idle_environment_that_dies_is_replaced(defaults: Site, breakage: Cal
     defaults.submit("docker info > /dev/null").succeeds()
 
 
+def test_an_environment_that_the_engine_forgot_is_ended(defaults: Site) -> None:
+    """As after a containerd that died while the engine started it. The engine forgets what has no folder any more."""
+    site = defaults
+    environment = site.state("ci")["environment"]
+    identity = site.sh(f"docker inspect -f '{{{{.Id}}}}' {environment['container']}").strip()
+    first, start = site.first_process(environment["container"]), site.now()
+    forget = f"rm -r /var/lib/docker/containers/{identity}"
+    site.sh(f"systemctl kill --kill-whom=main --signal=KILL docker.service; {forget}")
+    site.ready("ci", 120, after=environment["id"])
+    unit = "matryoshka-runner@ci.service"
+    said = f"container {identity[:12]} ran in matryoshka-ci.slice and the engine didn't know it; it was ended"
+    wait_for("it is said", 10, lambda: said in site.journal(unit, start), site.explain)
+    assert not site.host.file(f"/proc/{first}").exists
+    assert site.lines(f"pgrep -f 'containerd-shim.*{identity}'; true") == []
+    site.submit("docker info > /dev/null").succeeds()
+    # The engine doesn't know its root file system either.
+    site.sh(
+        "grep -o '/var/lib/docker/[^ ]*/merged' /proc/self/mountinfo | while read -r place; do "
+        "docker inspect -f '{{.GraphDriver.Data.MergedDir}}' $(docker ps -q) | grep -qxF $place || umount $place; done"
+    )
+
+
 def test_an_engine_that_was_stopped_takes_the_runner_along_and_brings_it_back(defaults: Site) -> None:
     site = defaults
     site.sh("systemctl stop docker.socket docker.service")

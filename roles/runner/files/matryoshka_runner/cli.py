@@ -78,10 +78,10 @@ def run(paths: Paths, name: str) -> int:
 def cleanup(paths: Paths, name: str) -> int:
     """Remove what is left of a runner that doesn't run any more; does nothing to one that does."""
     check_name(name)
-    directory, agent = paths.lib / "runners" / name, None
+    directory, agent, slice_name = paths.lib / "runners" / name, None, None
     try:
         config = read(paths, name)
-        directory, agent = config.directory, agents.make(config, paths)
+        directory, agent, slice_name = config.directory, agents.make(config, paths), config.slice
     except ConfigError as error:
         say(f"{error}; cleaning up what carries the runner's name")
     lock = FileLock(directory / "lock") if directory.is_dir() else None
@@ -95,6 +95,8 @@ def cleanup(paths: Paths, name: str) -> int:
         engine = Engine.until(lambda: True)
         engine.expect()
         count = sweep.containers(engine, name)
+        for line in sweep.forgotten(engine, slice_name):
+            say(line)
         count += sweep.roots(directory, process.run)
         dataroot.remove_tree(paths.handed_in(name), process.run)
         if count:

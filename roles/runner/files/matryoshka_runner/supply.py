@@ -123,6 +123,8 @@ class Supply:
             sweep.containers(self.engine, self.config.name, patience)
         finally:
             self._making.release()
+        for line in sweep.forgotten(self.engine, self.config.slice):
+            self._say(line)
         sweep.roots(self.config.directory, self._run)
         self.background.failed = False
 

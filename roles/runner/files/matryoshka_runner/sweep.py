@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from matryoshka_runner import dataroot
+from matryoshka_runner import dataroot, orphans
 from matryoshka_runner.engine import Engine
 from matryoshka_runner.errors import EngineError, EngineUnavailable, HeldError
 from matryoshka_runner.process import Run
@@ -42,6 +42,17 @@ def containers(engine: Engine, runner: str, patience: float = 600.0) -> int:
             time.sleep(min(0.1 * attempt, 1.0))
     names = ", ".join(container.name for container in found)
     raise EngineError(f"the engine still lists {names} after {attempt + 1} removals{why}")
+
+
+def forgotten(engine: Engine, slice_name: str | None) -> list[str]:
+    """End the environments in a runner's slice that the engine has no container of; what is to be said of them."""
+    if slice_name is None:
+        return []
+    ended = orphans.end(slice_name, lambda identity: engine.inspect(identity) is not None)
+    return [
+        f"container {one[:12]} ran in {slice_name} and the engine didn't know it; it was ended"
+        for one in ended
+    ]
 
 
 def refuse_held(root: Path) -> None:

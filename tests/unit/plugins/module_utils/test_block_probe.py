@@ -55,7 +55,8 @@ _open = os.open
 def test_who_claims_for_a_moment_only_looks(
     monkeypatch: pytest.MonkeyPatch, refused: int, busy: bool
 ) -> None:
-    claimed, rested = Claimed(refused), []
+    claimed = Claimed(refused)
+    rested: list[float] = []
     monkeypatch.setattr(f"{touch.__module__}.os.open", claimed)
     monkeypatch.setattr(f"{touch.__module__}.time.sleep", rested.append)
     found = touch("/dev/sdz", 4096, None, claim=True)
