@@ -24,6 +24,8 @@ from ansible_collections.matryoshka.host.plugins.module_utils._limits_plan impor
 from ansible_collections.matryoshka.host.plugins.module_utils._mounts import MountTable
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+PERIOD = 100_000
+"""Microseconds in which systemd lets a slice have its quota (``CPUQuotaPeriodSec=`` isn't set)."""
 _IO_KEYS = {
     "io_read_bandwidth": "rbps",
     "io_write_bandwidth": "wbps",
@@ -203,13 +205,15 @@ def _same_quota(text: str, cpus: float) -> bool:
 
 
 def _quota_v2(limit: str, cpus: float, folder: str, view: View) -> Held:
-    return _file(limit, f"{cpus:g}", f"{folder}/cpu.max", view, lambda text: _same_quota(text, cpus))
+    wanted = f"{cpus * PERIOD:.0f} {PERIOD}"
+    return _file(limit, wanted, f"{folder}/cpu.max", view, lambda text: _same_quota(text, cpus))
 
 
 def _quota_v1(limit: str, cpus: float, folder: str, view: View) -> Held:
     period = (view.text(f"{folder}/cpu.cfs_period_us") or "").strip()
+    wanted = f"{cpus * (int(period) if period.isdigit() else PERIOD):.0f}"
     path = f"{folder}/cpu.cfs_quota_us"
-    return _file(limit, f"{cpus:g}", path, view, lambda text: _same_quota(f"{text} {period}", cpus))
+    return _file(limit, wanted, path, view, lambda text: _same_quota(f"{text} {period}", cpus))
 
 
 def _shares(limit: str, weight: int, folder: str, view: View) -> Held:

@@ -77,6 +77,12 @@ def test_a_file_that_isnt_there_holds_nothing(tmp_path: Path) -> None:
     assert (found.value, found.same, found.wanted) == (None, False, "200")
 
 
+def test_a_quota_is_told_in_the_kernel_s_words(tmp_path: Path) -> None:
+    assert only(v2(tmp_path, {"cpu.max": "max 100000\n"}), cpus=1.5).wanted == "150000 100000"
+    files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "50000\n"}
+    assert only(v1(tmp_path / "v1", files), cpus=1.5).wanted == "75000"
+
+
 def test_what_v1_hasnt_is_told_apart(tmp_path: Path) -> None:
     view = v1(tmp_path)
     tree = kernel.read_tree(view)
