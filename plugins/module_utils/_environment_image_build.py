@@ -26,6 +26,14 @@ from ansible_collections.matryoshka.host.plugins.module_utils._command import Pi
 from ansible_collections.matryoshka.host.plugins.module_utils._errors import HostError
 
 WORK_PREFIX = "matryoshka-image-"
+TOGETHER = (
+    "setpriv", "--pdeathsig", "KILL",
+    "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc",
+)  # fmt: skip
+"""In front of a program: whoever started it takes it along when killed, with all its children and mounts.
+
+The kernel kills a PID namespace with its first process (pid_namespaces(7)), and a mount namespace goes with its last.
+"""
 LAST_LINES = 12
 NOT_INSTALLED = (127,)
 ANY_CODE = range(256)
@@ -104,7 +112,8 @@ def mmdebstrap_command(
     :param directory: for its temporary files.
     :param preferences: path of an apt preferences file, if there are pins.
     """
-    command = ["env", f"TMPDIR={directory}", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar"]
+    command = [*TOGETHER, "env", f"TMPDIR={directory}"]
+    command += ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar"]
     command += [f"--include={','.join(recipe.packages)}"]
     command += [f"--aptopt={option}" for option in image.APT_OPTIONS]
     command += [f"--dpkgopt={option}" for option in image.DPKG_OPTIONS]

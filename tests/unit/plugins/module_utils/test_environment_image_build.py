@@ -290,7 +290,9 @@ def test_a_registrys_base_needs_no_mmdebstrap(params: dict[str, Any]) -> None:
 def test_the_command_line_of_mmdebstrap() -> None:
     parsed = image.parse_recipe(recipe(preferences=[{"package": "a", "pin": "version 1", "priority": 1}]))
     argv = build.mmdebstrap_command(parsed, [Source("http://m", "trixie", ("main",))], "/d", "/d e/p")
-    assert argv[:3] == ["env", "TMPDIR=/d", "mmdebstrap"]
+    together = len(build.TOGETHER)
+    assert argv[:together] == list(build.TOGETHER)
+    assert argv[together : together + 3] == ["env", "TMPDIR=/d", "mmdebstrap"]
     assert argv[-3:] == ["trixie", "-", "deb http://m trixie main"]
     assert "--include=curl,docker.io" in argv
     assert any(word.startswith("--setup-hook=") and "'/d e/p'" in word for word in argv)
