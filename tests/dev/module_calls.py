@@ -19,6 +19,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import init_plugin_loader
 from ansible.vars.manager import VariableManager
 from hosts import ROOT, Host
+from packed import share
 
 COLLECTIONS: list[str] = []
 
@@ -65,6 +66,7 @@ def call_module(
     if not COLLECTIONS:
         COLLECTIONS.append(str(ROOT / "playbooks" / "collections"))
         init_plugin_loader(COLLECTIONS)
+        share()
     options = {"connection": "ssh", "check": check, "diff": diff, "forks": 1, "verbosity": 0}
     options |= {"become": become, "become_method": "sudo", "become_user": "root"}
     context.CLIARGS = ImmutableDict(options)

@@ -36,6 +36,11 @@ NAMED = ("vm-debian12",)
 """Scenarios that only run when they are named."""
 WITH_WORDS = ("molecule", "long")
 """Parts whose name may be followed by words of theirs."""
+PACKED = {
+    "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "dev" / "callback"),
+    "ANSIBLE_CALLBACKS_ENABLED": "packed_modules",
+}
+"""Has all runs of Ansible share what they pack, see packed.py."""
 # Not to be had: what each needs.
 SANITY_SKIPPED: dict[str, str] = {}
 # Named after the pip that the pinned ansible-core wants for itself.
@@ -253,7 +258,7 @@ def sanity_counts(ok: bool, output: str) -> Counts:
 
 def integration(_suite: Suite, args: Sequence[str]) -> list[Check]:
     """Modules against real engines on container hosts."""
-    return [pytest("integration", ["-q", *(args or ["tests/integration"])])]
+    return [pytest("integration", ["-q", *(args or ["tests/integration"])], PACKED)]
 
 
 def scenarios() -> list[str]:
@@ -289,7 +294,7 @@ def scenario(name: str) -> Check:
         counts = total(one(good) for good in steps.values()) + (tests or Counts())
         return counts if ok or counts.failed else counts + Counts(failed=1)
 
-    environment = {"PYTEST_ADDOPTS": f"--junitxml={junit}"}
+    environment = {**PACKED, "PYTEST_ADDOPTS": f"--junitxml={junit}"}
     argv = ["molecule", "test", "--report", "--no-command-borders", "--scenario-name", name]
     return Check(name, argv, environment=environment, count=count, steps=True, junit=junit)
 

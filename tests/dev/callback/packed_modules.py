@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prints nothing: has a playbook's run share packed modules with the others of this checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from packed import share
+
+DOCUMENTATION = """
+name: packed_modules
+type: aggregate
+short_description: Share packed modules
+description: Modules that one run of Ansible has packed are used by the next.
+"""
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Loaded before the first task, in the process that all others are forked from."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "packed_modules"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        share()

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs of Ansible share packed modules as long as nothing changes that goes into one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
+import packed
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("plugins/modules/one.py", "plugins/module_utils/_two.py", "plugins/filter/three.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("pass\n", encoding="utf-8")
+    for name in ("requirements.txt", "requirements.yml"):
+        (tmp_path / name).write_text("ansible-core==2.19\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("plugins/modules/one.py", True),
+        ("plugins/module_utils/_two.py", True),
+        ("requirements.txt", True),
+        ("requirements.yml", True),
+        ("plugins/filter/three.py", False),
+    ],
+)
+def test_what_goes_into_a_module_names_the_folder(tree: Path, file: str, counts: bool) -> None:
+    before = packed.digest(tree)
+    assert packed.digest(tree) == before
+    (tree / file).write_text("other\n", encoding="utf-8")
+    assert (packed.digest(tree) != before) is counts
+
+
+def test_a_module_that_moves_makes_another_folder(tree: Path) -> None:
+    before = packed.digest(tree)
+    (tree / "plugins/modules/one.py").rename(tree / "plugins/modules/other.py")
+    assert packed.digest(tree) != before
+
+
+def test_two_runs_share_a_folder_and_old_ones_go(tmp_path: Path) -> None:
+    store, runs = tmp_path / "store", [tmp_path / name for name in ("first", "second")]
+    old, recent = store / "old", store / "recent"
+    for folder in (old, recent, *runs):
+        folder.mkdir(parents=True)
+    long_ago = time.time() - packed.KEPT - 60
+    os.utime(old, (long_ago, long_ago))
+    folders = {packed.share(store, run) for run in runs}
+    assert len(folders) == 1
+    (runs[0] / packed.NAME / "ping").write_text("packed", encoding="utf-8")
+    assert (runs[1] / packed.NAME / "ping").read_text(encoding="utf-8") == "packed"
+    assert not old.exists() and recent.exists()
+    assert packed.share(store, runs[0]) in folders
