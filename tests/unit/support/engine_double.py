@@ -143,7 +143,9 @@ class EngineDouble(Engine):
         """In place of a look for the one in ``root``."""
         return ContainerdDouble("host" if root == "/" else "inner", "", self.without)
 
-    def execute(self, name: str, argv: Sequence[str], timeout: float = 60.0) -> Result:
+    def execute(
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+    ) -> Result:
         return Result(1, "", "no answer") if self.inner_dead else Result(0)
 
     def wait(self, name: str) -> Result:

@@ -102,9 +102,21 @@ def prune_runner(paths: Paths, name: str, policy: Policy, engine: Engine, say: C
             return
 
         def docker(words: Sequence[str]) -> Result:
-            return engine.execute(container, ["docker", *words], timeout=3600)
+            return engine.execute(
+                container,
+                ["docker", *words],
+                timeout=3600,
+                enough=lambda: _gone(paths.state(name), container),
+            )
 
         carry_out(policy, docker, f"runner {name}", say)
+
+
+def _gone(state_file: Path, container: str) -> str:
+    """That a runner has another environment by now; empty if it hasn't."""
+    state = read_json(state_file)
+    environment = state.get("environment") if isinstance(state, dict) else None
+    return "" if (environment or {}).get("container") == container else "the environment ended meanwhile"
 
 
 def idle_environment(state_file: Path, deadline: float) -> str | None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
-from matryoshka_runner.errors import ConfigError, TurnError
+from matryoshka_runner.errors import ConfigError, ProgramError, TurnError
 from matryoshka_runner.locks import Gate
 from matryoshka_runner.paths import Paths
 from matryoshka_runner.process import Result
@@ -35,7 +35,9 @@ class Recorder(EngineDouble):
             return Result(0, f"Containers\t{'1kB' if removals(self) else '1.5MB'}\n")
         return Result(0, "Total:\t20MB\n" if words[0] == "builder" else "")
 
-    def execute(self, name: str, argv: Sequence[str], timeout: float = 60.0) -> Result:
+    def execute(
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+    ) -> Result:
         assert name == "matryoshka-ci-0123abcd" and argv[0] == "docker"
         return self.ask(*argv[1:])
 
@@ -72,6 +74,30 @@ def test_inside_a_runner_its_ready_environment_is_pruned(paths: Paths) -> None:
     assert removals(engine) == [["rm", "old", "spare"]]
     assert said[0] == "runner ci: containers: 1.499MB freed"
     assert len(said) == 3, "the build cache was to be left alone"
+
+
+class Hanging(Recorder):
+    """Its clients end only when nobody waits for them any longer."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def execute(
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+    ) -> Result:
+        assert enough is not None and enough() == ""
+        self._meanwhile()
+        return Result(124, "", enough())
+
+
+@pytest.mark.parametrize("environment", ["another", None])
+def test_an_environment_that_ends_meanwhile_ends_the_prune(paths: Paths, environment: str | None) -> None:
+    runner_is(paths, "ready")
+    engine = Hanging(lambda: runner_is(paths, "ready", environment))
+    with pytest.raises(ProgramError, match="the environment ended meanwhile"):
+        prune_runner(paths, "ci", Policy(), engine, print)
+    assert Gate(paths.gates, "runner-ci").enter(), "jobs would wait for the prune"
 
 
 def test_what_is_younger_stays(paths: Paths) -> None:
