@@ -19,7 +19,7 @@ description:
   - Images of older recipes that no container uses are removed.
 requirements:
   - docker on the host
-  - mmdebstrap on the host, unless the base comes from a registry
+  - mmdebstrap on the host, and C(setpriv) and C(unshare) of util-linux, unless the base comes from a registry
 options:
   state:
     description: Whether the image has to be there. V(absent) removes all environment images, of every recipe.

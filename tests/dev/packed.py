@@ -44,6 +44,7 @@ def share(store: Path = STORE, local: Path | None = None) -> Path:
     folder.touch()
     for old in store.iterdir():
         if old != folder and time.time() - old.stat().st_mtime > KEPT:
+            # Another run may be removing it, too.
             shutil.rmtree(old, ignore_errors=True)
     link = (local or Path(constants.DEFAULT_LOCAL_TMP)) / NAME
     if not link.exists():

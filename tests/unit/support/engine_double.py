@@ -13,7 +13,7 @@ from typing import Any
 from matryoshka_runner.containerd import Containerd
 from matryoshka_runner.engine import Container, Engine, Inspection
 from matryoshka_runner.errors import EngineUnavailable
-from matryoshka_runner.process import Result
+from matryoshka_runner.process import Enough, Result
 
 NEVER_BEGINS = "exit 126"
 """As a line in :attr:`EngineDouble.jobs`: what the engine's client does if it can't start anything."""
@@ -55,7 +55,7 @@ class EngineDouble(Engine):
     """
 
     def __init__(self) -> None:
-        super().__init__(run=lambda argv, timeout=60.0: Result(127, "", f"{argv[0]}: not found"))
+        super().__init__(run=lambda argv, timeout=60.0, enough=None: Result(127, "", f"{argv[0]}: not found"))
         self.made: dict[str, _Fake] = {}
         self.jobs: list[str] = []
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -144,7 +144,7 @@ class EngineDouble(Engine):
         return ContainerdDouble("host" if root == "/" else "inner", "", self.without)
 
     def execute(
-        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Enough | None = None
     ) -> Result:
         return Result(1, "", "no answer") if self.inner_dead else Result(0)
 

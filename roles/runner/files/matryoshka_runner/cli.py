@@ -95,8 +95,7 @@ def cleanup(paths: Paths, name: str) -> int:
         engine = Engine.until(lambda: True)
         engine.expect()
         count = sweep.containers(engine, name)
-        for line in sweep.forgotten(engine, slice_name):
-            say(line)
+        sweep.forgotten(engine, slice_name, say)
         count += sweep.roots(directory, process.run)
         dataroot.remove_tree(paths.handed_in(name), process.run)
         if count:

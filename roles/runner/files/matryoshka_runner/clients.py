@@ -33,10 +33,13 @@ class Clients:
         self._leaving = leaving
         self._answers = answers
 
-    def __call__(self, argv: Sequence[str], *, timeout: float = 60.0) -> process.Result:
-        return process.run(argv, timeout=timeout, enough=self._watch())
+    def __call__(
+        self, argv: Sequence[str], *, timeout: float = 60.0, enough: process.Enough | None = None
+    ) -> process.Result:
+        watch = self._watch()
+        return process.run(argv, timeout=timeout, enough=lambda: watch() or (enough() if enough else ""))
 
-    def _watch(self) -> Callable[[], str]:
+    def _watch(self) -> process.Enough:
         """Asked again and again while a client runs: why it isn't waited for any longer, empty if it is."""
         until, ask_at = inf if self._leaving() else 0.0, 0.0
 

@@ -201,19 +201,14 @@ class Engine:
         return " | ".join((result.out + result.err).split("\n")).strip(" |") if result.ok else ""
 
     def execute(
-        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: process.Enough | None = None
     ) -> process.Result:
         """Run a program in a container to its end; never raises for what the program did.
 
         :param enough: asked again and again: why it isn't waited for any longer. A client of a container whose
             shim was killed waits for the end of a program that nobody tells it of.
         """
-        words = self.argv("exec", name, *argv)
-        return (
-            process.run(words, timeout=timeout, enough=enough)
-            if enough
-            else self._run(words, timeout=timeout)
-        )
+        return self._run(self.argv("exec", name, *argv), timeout=timeout, enough=enough)
 
     def wait(self, name: str) -> process.Result:
         """Returns when the container has ended, after a day, or at once if the engine can't say."""

@@ -44,7 +44,7 @@ def end(slice_name: str, known: Callable[[str], bool], proc: str = "/proc", root
 def members(slice_name: str, root: str = ROOT) -> dict[str, set[int]]:
     """The processes below a slice by the id of the outermost container that they are in."""
     unified = Path(root, "cgroup.controllers").exists()
-    trees = [Path(root)] if unified else [path for path in Path(root).iterdir() if not path.is_symlink()]
+    trees = [Path(root)] if unified else [path for path in Path(root).glob("*") if not path.is_symlink()]
     found: dict[str, set[int]] = {}
     for tree in trees:
         top = f"{tree}{slice_path(slice_name)}"

@@ -40,13 +40,19 @@ class Result:
         return " ".join((self.err.strip() or self.out.strip() or f"exit code {self.code}").split())
 
 
+Enough = Callable[[], str]
+"""Why a process isn't waited for any longer; empty if it is."""
+
+
 class Run(Protocol):
-    """Runs ``argv`` to its end within ``timeout`` seconds; never raises for what the program did."""
+    """Runs ``argv`` to its end within ``timeout`` seconds; never raises for what the program did. See :func:`run`."""
 
-    def __call__(self, argv: Sequence[str], *, timeout: float = 60.0) -> Result: ...
+    def __call__(
+        self, argv: Sequence[str], *, timeout: float = 60.0, enough: Enough | None = None
+    ) -> Result: ...
 
 
-def run(argv: Sequence[str], *, timeout: float = 60.0, enough: Callable[[], str] | None = None) -> Result:
+def run(argv: Sequence[str], *, timeout: float = 60.0, enough: Enough | None = None) -> Result:
     """Run ``argv`` with closed standard input; the process is killed after ``timeout`` seconds.
 
     :param enough: asked every :data:`GLANCE`; the process is killed when it says why.

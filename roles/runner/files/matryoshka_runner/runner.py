@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from matryoshka_runner import jobrun
@@ -45,6 +46,25 @@ REASON = 2.0
 """Seconds to wait for the cause after the way to a job broke."""
 DELAYS = (1.0, 30.0)
 """First and longest pause after the engine couldn't be reached, doubled in between."""
+
+
+class Strikes:
+    """Counts how often a check has failed in a row.
+
+    :param rest: seconds between two checks as long as none fails.
+    """
+
+    def __init__(self, rest: float) -> None:
+        self._rest = rest
+        self._count = 0
+        self._next = time.monotonic() + rest
+
+    def out(self, well: Callable[[], bool]) -> bool:
+        """Check if it is time to; True after :data:`STRIKES` in a row that failed."""
+        if time.monotonic() >= self._next:
+            self._count = 0 if well() else self._count + 1
+            self._next = time.monotonic() + (1.0 if self._count else self._rest)
+        return self._count >= STRIKES
 
 
 class Runner:
@@ -140,7 +160,7 @@ class Runner:
 
     def _serve_one(self, environment: Environment) -> bool:
         """Wait for a job and run it. False if there was none: the environment is lost, or we leave."""
-        strikes, check = 0, time.monotonic() + HEALTH
+        strikes = Strikes(HEALTH)
         while not self.box.leaving:
             if environment.id in self.box.ended:
                 self.say(f"{environment.container} ended while idle: {self.box.ended[environment.id]}")
@@ -148,13 +168,9 @@ class Runner:
                 return False
             self._show_reach(environment)
             self.state.catch_up()
-            if time.monotonic() >= check and not self.box.engine_away:
-                self._lacking = self.supply.footing.lacks(environment)
-                strikes = 0 if self.supply.healthy(environment) else strikes + 1
-                check = time.monotonic() + (1.0 if strikes else HEALTH)
-                if strikes >= STRIKES:
-                    self.say(f"the inner engine of {environment.container} doesn't answer any more")
-                    return False
+            if not self.box.engine_away and strikes.out(partial(self._is_fit, environment)):
+                self.say(f"the inner engine of {environment.container} doesn't answer any more")
+                return False
             self._show_spare()
             if self._may_claim(environment) and self.gates.enter():
                 try:
@@ -166,6 +182,10 @@ class Runner:
                     self.gates.leave()
             self.box.wait(self.agent.interval)
         return False
+
+    def _is_fit(self, environment: Environment) -> bool:
+        self._lacking = self.supply.footing.lacks(environment)
+        return self.supply.healthy(environment)
 
     def _may_claim(self, environment: Environment) -> bool:
         if self.state["state"] != "ready" or not self.agent.pending():
@@ -217,10 +237,10 @@ class Runner:
                 outcome = Outcome("cut off", None, f"the job couldn't be started: {explain(error)}")
             outcome = replace(outcome, usage=meter.usage())
         self._job_ended = time.monotonic()
-        if outcome.status == "cut off":
+        if outcome.status == "cut off" or environment.id not in self.box.jobs:
             self._silence(environment, client)
-            if self._keep(environment, work, outcome):
-                return
+        if outcome.status == "cut off" and self._keep(environment, work, outcome):
+            return
         self._end_log(environment, work, outcome)
         try:
             result = self.agent.finish(work, outcome)
@@ -279,7 +299,7 @@ class Runner:
     def _await(self, environment: Environment, meter: Meter) -> Outcome:
         """Wait for the end of the running job; how it ended."""
         drained_by: float | None = None
-        strikes, check = 0, time.monotonic() + BESIDE
+        strikes = Strikes(BESIDE)
         while True:
             ended = self.box.jobs.get(environment.id)
             if ended is not None:
@@ -298,19 +318,16 @@ class Runner:
             if drained_by is not None and time.monotonic() >= drained_by:
                 reason = f"drain timeout: the job still ran after {self.config.drain_timeout:g} s of draining"
                 return Outcome("cut off", None, reason)
-            if time.monotonic() >= check:
-                strikes = strikes + 1 if self._adrift(environment) else 0
-                check = time.monotonic() + (1.0 if strikes else BESIDE)
-                if strikes >= STRIKES:
-                    return Outcome("cut off", None, ADRIFT)
+            if strikes.out(partial(self._stands, environment)):
+                return self._broken(environment, ADRIFT, meter)
             self.state.catch_up()
             self.box.wait(SAMPLE if drained_by is None else min(SAMPLE, drained_by - time.monotonic()))
             meter.sample()
 
-    def _adrift(self, environment: Environment) -> bool:
-        """Whether the inner engine has lost its containerd, and not because the whole environment ends."""
+    def _stands(self, environment: Environment) -> bool:
+        """False if the inner engine has lost its containerd, and not because the whole environment ends."""
         ends = environment.first is not None and environment.first.ended()
-        return not ends and bool(self.supply.footing.inner_lacks(environment))
+        return ends or not self.supply.footing.inner_lacks(environment)
 
     def _wait_for_job_end(self, environment: Environment) -> None:
         until = time.monotonic() + REASON
@@ -342,6 +359,10 @@ class Runner:
         else:
             lack = self._lack() or self.supply.footing.lacks(environment)
             why = f"the connection to the job broke: {how}" + (f"; {lack}" if lack else "")
+        return self._broken(environment, why, meter)
+
+    def _broken(self, environment: Environment, why: str, meter: Meter) -> Outcome:
+        """A job that its environment didn't carry to its end: cut off, unless its own memory limit did that."""
         evidence = meter.evidence()
         limits = self._limits_met(environment, evidence)
         reason = f"{limits}; {why}" if limits else why

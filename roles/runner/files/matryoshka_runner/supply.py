@@ -123,8 +123,7 @@ class Supply:
             sweep.containers(self.engine, self.config.name, patience)
         finally:
             self._making.release()
-        for line in sweep.forgotten(self.engine, self.config.slice):
-            self._say(line)
+        sweep.forgotten(self.engine, self.config.slice, self._say)
         sweep.roots(self.config.directory, self._run)
         self.background.failed = False
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from matryoshka_runner import dataroot, orphans
@@ -44,15 +45,12 @@ def containers(engine: Engine, runner: str, patience: float = 600.0) -> int:
     raise EngineError(f"the engine still lists {names} after {attempt + 1} removals{why}")
 
 
-def forgotten(engine: Engine, slice_name: str | None) -> list[str]:
-    """End the environments in a runner's slice that the engine has no container of; what is to be said of them."""
+def forgotten(engine: Engine, slice_name: str | None, say: Callable[[str], None]) -> None:
+    """End the environments in a runner's slice that the engine has no container of. Without a slice they aren't found."""
     if slice_name is None:
-        return []
-    ended = orphans.end(slice_name, lambda identity: engine.inspect(identity) is not None)
-    return [
-        f"container {one[:12]} ran in {slice_name} and the engine didn't know it; it was ended"
-        for one in ended
-    ]
+        return
+    for identity in orphans.end(slice_name, lambda one: engine.inspect(one) is not None):
+        say(f"container {identity[:12]} ran in {slice_name} and the engine didn't know it; it was ended")
 
 
 def refuse_held(root: Path) -> None:

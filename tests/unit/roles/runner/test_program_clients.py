@@ -123,13 +123,19 @@ def test_an_engine_isnt_asked_while_the_runner_stays() -> None:
     assert host.asked == []
 
 
+def test_a_client_ends_for_a_reason_of_its_own_too() -> None:
+    host = Host()
+    ended = host.clients()(HANGS, enough=lambda: "its container is gone")
+    assert (ended.code, ended.err) == (124, "sleep 30: its container is gone")
+
+
 def test_a_silent_engine_is_told_from_one_that_is_too_slow() -> None:
     host = Host(leaving=True, answers=False)
     with pytest.raises(EngineUnavailable, match=SILENT):
-        Engine(lambda _argv, timeout=60.0: host.clients()(HANGS, timeout=timeout)).start("x")
+        Engine(lambda _argv, timeout=60.0, enough=None: host.clients()(HANGS, timeout=timeout)).start("x")
     host = Host(leaving=True)
     with pytest.raises(EngineError, match="no end within") as caught:
-        Engine(lambda _argv, timeout=60.0: host.clients()(HANGS, timeout=0.1)).start("x")
+        Engine(lambda _argv, timeout=60.0, enough=None: host.clients()(HANGS, timeout=0.1)).start("x")
     assert caught.type is EngineError
 
 

@@ -15,7 +15,7 @@ from matryoshka_runner.engine import Container, Engine
 from matryoshka_runner.environment import Environment, HandedIn, create_arguments, iptables_backend
 from matryoshka_runner.errors import EngineError, EngineUnavailable
 from matryoshka_runner.paths import Paths
-from matryoshka_runner.process import Result
+from matryoshka_runner.process import Enough, Result
 
 Write = Callable[[dict[str, Any]], Path]
 DOWN = "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?"
@@ -28,7 +28,7 @@ class Answers:
         self.answers = answers
         self.asked: list[list[str]] = []
 
-    def __call__(self, argv: Sequence[str], *, timeout: float = 60.0) -> Result:
+    def __call__(self, argv: Sequence[str], *, timeout: float = 60.0, enough: Enough | None = None) -> Result:
         assert list(argv[:3]) == ["docker", "--host", "unix:///run/docker.sock"]
         self.asked.append(list(argv[3:]))
         answer = self.answers.get(argv[3], Result(0))
@@ -235,7 +235,7 @@ def test_an_engine_too_old_for_cgroup_namespaces_isnt_asked_for_one(
     ],
 )
 def test_the_hosts_iptables_backend_is_read(result: Result, backend: str | None) -> None:
-    assert iptables_backend(lambda argv, timeout=60.0: result) == backend
+    assert iptables_backend(lambda argv, timeout=60.0, enough=None: result) == backend
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,16 @@ class Site:
         hidden.chmod(0o640)
         hidden.rename(self.paths.queue / "new" / name)
 
+    def at_work(self) -> dict[str, Any]:
+        """Start it and have it run :data:`LONG`; the state of its environment."""
+        self.engine.jobs.append(LONG)
+        self.start()
+        self.until_idle()
+        self.job()
+        found = self.until_begun()["environment"]
+        assert isinstance(found, dict)
+        return found
+
     def until_begun(self, name: str = "job") -> dict[str, Any]:
         """The job has got its script and runs :data:`LONG`."""
         log = self.paths.queue / "claimed" / "ci" / name / "log"
@@ -165,11 +175,7 @@ def test_the_jobs_output_and_exit_code_come_out(site: Callable[..., Site]) -> No
 
 def test_a_job_whose_environment_dies_is_cut_off_and_not_run_again(site: Callable[..., Site]) -> None:
     here = site()
-    here.engine.jobs.append(LONG)
-    here.start()
-    here.until_idle()
-    here.job()
-    environment = here.until_begun()["environment"]
+    environment = here.at_work()
     here.engine.finish(environment["container"])
     result = here.result()
     assert (result["status"], result["exit_code"]) == ("cut off", None)
@@ -211,17 +217,29 @@ def test_a_job_that_loses_its_containerd_is_cut_off_although_it_goes_on(
 ) -> None:
     monkeypatch.setattr(runner, "BESIDE", 0.1)
     here = site()
-    here.engine.jobs.append(LONG)
-    here.start()
-    here.until_idle()
-    here.job()
-    environment = here.until_begun()["environment"]
+    environment = here.at_work()
     here.engine.without.add("inner")
     result = here.result()
     here.engine.without.clear()
     reason = "the inner engine's containerd stopped answering during the job"
     assert (result["status"], result["exit_code"], result["reason"]) == ("cut off", None, reason)
     assert here.until_idle()["environment"]["id"] != environment["id"]
+
+
+def test_a_job_that_loses_its_containerd_to_its_own_memory_limit_has_failed(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on cgroup v1, where the kernel doesn't end an environment whole."""
+    monkeypatch.setattr(runner, "BESIDE", 0.1)
+    monkeypatch.setattr(meter.Meter, "evidence", lambda _self: Evidence(own_oom=1, exact=True))
+    here = site()
+    environment = here.at_work()
+    here.engine.without.add("inner")
+    result = here.result()
+    here.engine.without.clear()
+    assert (result["status"], result["exit_code"]) == ("failed", runner.KILLED)
+    assert "memory" in result["reason"] and result["reason"].endswith(runner.ADRIFT)
+    assert f"kill {environment['container']}" in here.engine.log, "the job would go on"
 
 
 def test_a_job_whose_containerd_is_silent_for_a_moment_goes_on(
@@ -688,12 +706,8 @@ def test_one_that_died_of_others_hunger_was_cut_off(
     site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, found: Evidence
 ) -> None:
     here = site()
-    here.engine.jobs.append(LONG)
     monkeypatch.setattr(meter.Meter, "evidence", lambda _self: found)
-    here.start()
-    here.until_idle()
-    here.job()
-    environment = here.until_begun()["environment"]
+    environment = here.at_work()
     here.engine.finish(environment["container"])
     result = here.result()
     assert (result["status"], result["exit_code"]) == ("cut off", None)

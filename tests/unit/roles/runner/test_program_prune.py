@@ -12,7 +12,7 @@ import pytest
 from matryoshka_runner.errors import ConfigError, ProgramError, TurnError
 from matryoshka_runner.locks import Gate
 from matryoshka_runner.paths import Paths
-from matryoshka_runner.process import Result
+from matryoshka_runner.process import Enough, Result
 from matryoshka_runner.prune import Policy, freed, parse_policy, prune_engine, prune_runner, seconds
 from support.engine_double import EngineDouble
 
@@ -36,7 +36,7 @@ class Recorder(EngineDouble):
         return Result(0, "Total:\t20MB\n" if words[0] == "builder" else "")
 
     def execute(
-        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Enough | None = None
     ) -> Result:
         assert name == "matryoshka-ci-0123abcd" and argv[0] == "docker"
         return self.ask(*argv[1:])
@@ -84,7 +84,7 @@ class Hanging(Recorder):
         self._meanwhile = meanwhile
 
     def execute(
-        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Callable[[], str] | None = None
+        self, name: str, argv: Sequence[str], timeout: float = 60.0, enough: Enough | None = None
     ) -> Result:
         assert enough is not None and enough() == ""
         self._meanwhile()
