@@ -21,7 +21,7 @@ import hosts
 import qemu
 from converged import LONG, converged, platform
 from figures import Figure, Findings, Series, report
-from hogs import HOGS, Meal, feed, neighbour_seconds
+from hogs import HOGS, Meal, tried
 from hogs import table as hog_table
 from machine import Failure
 from machines import Copies, Machine, booted, copied
@@ -91,8 +91,7 @@ def meals(base: qemu.Machine, heading: str) -> list[Meal]:
     try:
         for name in HOGS:
             say(f"{name}, {heading}")
-            machine = copies.fit()
-            eaten.append(feed(machine, name, alone=neighbour_seconds(machine)))
+            eaten.append(tried(copies.fit(), name))
     finally:
         copies.remove()
     return eaten

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 SECONDS = 60
 """How long a hog goes on if nothing stops it; longer than its neighbour's job alone."""
+LOGIN = 60
+"""Seconds after which a login counts as not answered."""
 CPU = "for one in 1 2 3 4 5 6 7 8; do timeout {0} sh -c 'while :; do :; done' & done"
 MEMORY = "timeout {0} tail /dev/zero"
 FORKS = "timeout -s KILL {0} sh -c 'bomb() {{ bomb | bomb & }}; bomb; sleep {0}'"
@@ -49,11 +52,11 @@ SERVICES = (
 
 @dataclass(frozen=True)
 class Meal:
-    """What a hog did to the others.
+    """What a hog did to the others. Not a number is what couldn't be measured.
 
     :param neighbour: seconds of the neighbour's job.
     :param alone: seconds of the same job with nobody beside it.
-    :param ssh: the longest of some logins, in seconds.
+    :param ssh: the longest of some logins, in seconds; infinite if one got no answer.
     :param killed: services of the host that aren't the processes that they were.
     :param end: how the hog ended.
     """
@@ -67,7 +70,7 @@ class Meal:
 
     @property
     def ratio(self) -> float:
-        """Not a number where the job alone wasn't measured."""
+        """Not a number where the one or the other wasn't measured."""
         return self.neighbour / self.alone if self.alone else math.nan
 
 
@@ -93,9 +96,11 @@ def neighbour_seconds(machine: Machine, seconds: float = 900) -> float:
 
 def login_seconds(machine: Machine) -> float:
     begin = time.monotonic()
-    said = machine.vm.run("true", login=True)
-    assert said.rc == 0, said
-    return time.monotonic() - begin
+    try:
+        said = machine.vm.run("true", login=True, timeout=LOGIN)
+    except subprocess.TimeoutExpired:
+        return math.inf
+    return time.monotonic() - begin if said.rc == 0 else math.inf
 
 
 def feed(machine: Machine, name: str, seconds: int = SECONDS, alone: float = 0.0) -> Meal:
@@ -119,6 +124,17 @@ def feed(machine: Machine, name: str, seconds: int = SECONDS, alone: float = 0.0
     )
 
 
+def tried(machine: Machine, name: str) -> Meal:
+    """:func:`feed` where nothing is expected of the machine: one that a hog has taken along is an outcome, too."""
+    alone = math.nan
+    try:
+        alone = neighbour_seconds(machine)
+        return feed(machine, name, alone=alone)
+    except (AssertionError, subprocess.SubprocessError) as failure:
+        why = str(failure).strip().splitlines()[0][:120]
+        return Meal(name, alone, math.nan, math.inf, ["not known"], f"the machine didn't get through: {why}")
+
+
 def table(meals: Mapping[str, Sequence[Meal]]) -> str:
     """Meals under several headings (such as *with limits*) as Markdown."""
     lines = [
@@ -128,6 +144,8 @@ def table(meals: Mapping[str, Sequence[Meal]]) -> str:
     for heading, several in meals.items():
         for one in several:
             lines.append(
-                f"| {one.hog} | {heading} | {one.ratio:.2f} | {one.ssh:.1f} s | {', '.join(one.killed) or 'nothing'} | {one.end} |"
+                f"| {one.hog} | {heading} | {'no end' if math.isnan(one.ratio) else f'{one.ratio:.2f}'} "
+                f"| {'no answer' if math.isinf(one.ssh) else f'{one.ssh:.1f} s'} "
+                f"| {', '.join(one.killed) or 'nothing'} | {one.end} |"
             )
     return "\n".join(lines)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from hogs import HOGS, Meal
+from hogs import HOGS, Meal, tried
 from hogs import table as hog_table
 from power_cuts import HEAD, MOMENTS, Cut, judge_result, looks, row
 
@@ -61,6 +61,17 @@ def test_the_hog_table() -> None:
     lines = hog_table({"with": [meal], "without": [meal]}).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
     assert "| 1.25 | 1.2 s | docker | failed: killed |" in lines[2]
+
+
+def test_a_machine_that_a_hog_took_along_is_an_outcome() -> None:
+    class Gone:
+        def submit(self, *_words: str) -> None:
+            raise AssertionError("matryoshka job\nended with 255:\nConnection timed out")
+
+    lines = hog_table({"without": [tried(cast(Any, Gone()), "memory")]}).splitlines()
+    assert lines[2] == (
+        "| memory | without | no end | no answer | not known | the machine didn't get through: matryoshka job |"
+    )
 
 
 @pytest.mark.parametrize("name", list(HOGS))
