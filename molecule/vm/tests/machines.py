@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import qemu
 import yaml
 from live import Site, wait_for
@@ -79,11 +78,10 @@ class Machine(Site):
         return f"{super().explain()}\n--- console\n{self.vm.machine.last_lines(15)}"
 
 
-def wait_until_alone(config: pytest.Config) -> None:
-    """Until no other tests of ``./dev test`` run, asked once for all workers."""
-    if not hasattr(config, "workerinput"):
-        with lock(ALONE):
-            pass
+def wait_until_alone() -> None:
+    """Until no other tests of ``./dev test`` run."""
+    with lock(ALONE):
+        pass
 
 
 def names(inventory: str) -> list[str]:
@@ -133,8 +131,7 @@ class Copies:
     """At most one machine that is on: the converged one if it is on, then copies of it.
 
     One that isn't well is thrown away, so whatever a test breaks, the next one doesn't begin with it. The converged
-    machine is frozen first: a copy begins with what was on its disks before the first test. Where tests run side by
-    side, the first to come has the converged machine, all others have copies.
+    machine is frozen first: a copy begins with what was on its disks before the first test.
 
     :param name: what a copy is called.
     """
@@ -144,12 +141,11 @@ class Copies:
         self._name = name
         self._stack = contextlib.ExitStack()
         self._copy: Machine | None = None
-        with lock(f"copies-{base.name}"):
-            if base.pid and not base.frozen:
-                self._stack.callback(base.cut)
-                self._copy = Machine(VmHost(base), given(base.image))
-                self._copy.sh("sync")
-                base.freeze()
+        if base.pid:
+            self._stack.callback(base.cut)
+            self._copy = Machine(VmHost(base), given(base.image))
+            self._copy.sh("sync")
+            base.freeze()
 
     def fit(self) -> Machine:
         """A machine with all runners ready: the one that is there, or a new one."""
