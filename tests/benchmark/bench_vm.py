@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "long"))
+for folder in ("dev", "long"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
 import hosts
 import qemu
 from converged import LONG, converged, platform
