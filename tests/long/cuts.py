@@ -18,7 +18,9 @@ from power_cuts import HEAD, MOMENTS, cuts_of, row
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="./dev test long cuts --", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--look", type=int, default=2, help="how many cuts there are to one look")

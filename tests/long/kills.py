@@ -219,7 +219,9 @@ class Harness:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="./dev test long kills --", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument(
         "--kills", type=int, default=100, help=f"how many (100); {pairs()} have every kind in every phase"
     )
