@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hogs import feed
 from machines import Machine
 
@@ -68,26 +67,3 @@ def test_hogs_of_every_other_kind_at_once_leave_neighbour_and_host_at_work(machi
     hog = f"$(ls -td {QUEUE}/done/hog-* | head -n 1)/log"
     assert int(machine.sh(f"stat -c %s {hog}")) <= 9 * MIB
     assert "cut" in machine.sh(f"tail -n 3 {hog}")
-
-
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"runner_memory": "64G"}, ["memory", "64", "limits_reserve_memory"]),
-        (
-            {"limits_io_device": "/dev/nvme9n1", "limits_io_write_bandwidth": "10M"},
-            ["limits_io_device", "/dev/nvme9n1"],
-        ),
-    ],
-    ids=["sum", "device"],
-)
-def test_a_wrong_limit_is_refused_and_nothing_changes(
-    machine: Machine, variables: dict[str, object], words: list[str]
-) -> None:
-    files = "systemctl cat 'matryoshka*.slice'; cat /sys/fs/cgroup/matryoshka.slice/*.max"
-    before = machine.sh(files)
-    code, said = machine.playbook("preflight", **variables)
-    assert code != 0
-    for word in words:
-        assert word in said, f"{word} isn't in:\n{said}"
-    assert machine.sh(files) == before
