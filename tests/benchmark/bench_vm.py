@@ -12,7 +12,7 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -30,7 +30,13 @@ from power_cuts import HEAD, cuts_of, row
 from vm_host import VmHost
 
 NAME, BARE, UNLIMITED = "bench", "bench-bare", "bench-unlimited"
-NO_LIMITS = {"limits_enabled": False}
+NO_LIMITS = {
+    "limits_enabled": False,
+    "runner_disk": "",
+    "runner_pids": "",
+    "runner_runners": [{"name": "ci"}, {"name": "neighbour", "directory": "/srv/slow/runners/neighbour"}],
+}
+"""Variables over the scenario's: the same runners, and nothing that holds them."""
 CPU_WORK = "begin=$(date +%s.%N); count=0; while [ $count -lt 40000 ]; do count=$((count + 1)); done; echo took $begin $(date +%s.%N)"
 
 
@@ -93,6 +99,7 @@ def meals(base: qemu.Machine, heading: str) -> list[Meal]:
         for name in HOGS:
             say(f"{name}, {heading}")
             eaten.append(tried(copies.fit(), name))
+            say(str(eaten[-1]))
     finally:
         copies.remove()
     return eaten
@@ -114,7 +121,38 @@ def overhead(base: qemu.Machine, repetitions: int) -> Figure:
     return Figure("a job under limits ÷ without", Series.of(*limited), Series.of(*free), goal=1.02)
 
 
-PARTS = ("boot", "hogs", "cuts", "overhead")
+def figures(found: Sequence[Figure], repetitions: int) -> str:
+    return "\n".join(report(Findings(list(found), [f"{repetitions} repetitions"])))
+
+
+def boot_part(base: qemu.Machine, args: argparse.Namespace) -> str:
+    return figures(boots(base, args.repetitions), args.repetitions)
+
+
+def overhead_part(base: qemu.Machine, args: argparse.Namespace) -> str:
+    return figures([overhead(base, 2 * args.repetitions)], 2 * args.repetitions)
+
+
+def hogs_part(base: qemu.Machine, _args: argparse.Namespace) -> str:
+    limited = meals(base, "with limits")
+    unlimited = converged(UNLIMITED, say, **NO_LIMITS)
+    return hog_table({"with": limited, "without": meals(unlimited, "without limits")})
+
+
+def cuts_part(base: qemu.Machine, args: argparse.Namespace) -> str:
+    with booted(base, f"{NAME}-cuts") as machine:
+        cuts = cuts_of(machine, args.cuts, random.Random(args.seed), say, again=2)
+    return "\n".join([f"seed {args.seed}", HEAD, *map(row, cuts)])
+
+
+MEASURES: Mapping[str, Callable[[qemu.Machine, argparse.Namespace], str]] = {
+    "boot": boot_part,
+    "overhead": overhead_part,
+    "hogs": hogs_part,
+    "cuts": cuts_part,
+}
+"""What is printed of each part, as soon as it is known: the next one may fail."""
+PARTS = tuple(MEASURES)
 
 
 def main() -> int:
@@ -127,30 +165,17 @@ def main() -> int:
     for part in args.part:
         if part not in PARTS:
             parser.error(f"no part {part}: there are {', '.join(PARTS)}")
-    started, parts = time.monotonic(), args.part or PARTS
-    figures: list[Figure] = []
-    text: list[str] = []
-    try:
-        base = converged(LONG, say)
-        if "boot" in parts:
-            figures += boots(base, args.repetitions)
-        if "overhead" in parts:
-            figures.append(overhead(base, 2 * args.repetitions))
-        if "hogs" in parts:
-            unlimited = converged(UNLIMITED, say, **NO_LIMITS)
-            text.append(
-                hog_table({"with": meals(base, "with limits"), "without": meals(unlimited, "without limits")})
-            )
-        if "cuts" in parts:
-            with booted(base, f"{NAME}-cuts") as machine:
-                cuts = cuts_of(machine, args.cuts, random.Random(args.seed), say, again=2)
-            text.append("\n".join([f"seed {args.seed}", HEAD, *map(row, cuts)]))
-    except (Failure, AssertionError) as failure:
-        print(f"bench vm: {failure}", file=sys.stderr)
-        return 1
-    found = Findings(figures, [f"{args.repetitions} repetitions; {time.monotonic() - started:.0f} s in all"])
-    print("\n\n".join(["\n".join(report(found)), *text]))
-    return 0
+    started, code = time.monotonic(), 0
+    base: qemu.Machine | None = None
+    for part in args.part or PARTS:
+        try:
+            base = base or converged(LONG, say)
+            print(MEASURES[part](base, args), end="\n\n", flush=True)
+        except (Failure, AssertionError) as failure:
+            print(f"bench vm {part}: {failure}", file=sys.stderr, flush=True)
+            code = 1
+    say(f"{time.monotonic() - started:.0f} s in all")
+    return code
 
 
 if __name__ == "__main__":
