@@ -7,14 +7,14 @@ import math
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from machines import Machine
 
 SECONDS = 60
-"""How long a hog goes on if nothing stops it; longer than its neighbour's job alone."""
+"""How long a hog goes on if nothing stops it; longer than its neighbour's job."""
 LOGIN = 60
 """Seconds after which a login counts as not answered."""
 CPU = "for one in 1 2 3 4 5 6 7 8; do timeout {0} sh -c 'while :; do :; done' & done"
@@ -36,10 +36,13 @@ HOGS: Mapping[str, str] = {
 }
 """What is run as a job, by name; ``{0}`` stands for its seconds."""
 WORK = """\
-count=0; while [ $count -lt 60000 ]; do count=$((count + 1)); done
+count=0; while [ $count -lt {0} ]; do count=$((count + 1)); done
 for one in 1 2 3; do dd if=/dev/zero of=small bs=64k count=16 conv=fsync 2>/dev/null; done
 """
-"""The neighbour's job: one processor's worth of work and a few writes that have to reach the disk."""
+"""The neighbour's job: one processor's worth of work, ``{0}`` steps, and a few writes that have to reach the disk."""
+SHORT, LONG = 60000, 400000
+"""Steps of such a job: some 2 and 15 seconds where processors are emulated. What is to be timed is long: for the first
+seconds the engine that starts it has a part in them."""
 SERVICES = (
     "ssh",
     "docker",
@@ -57,6 +60,7 @@ class Meal:
     :param neighbour: seconds of the neighbour's job.
     :param alone: seconds of the same job with nobody beside it.
     :param ssh: the longest of some logins, in seconds; infinite if one got no answer.
+    :param ssh_alone: the same with nobody beside it.
     :param killed: services of the host that aren't the processes that they were.
     :param end: how the hog ended.
     """
@@ -67,11 +71,12 @@ class Meal:
     ssh: float
     killed: Sequence[str]
     end: str
+    ssh_alone: float = math.nan
 
     @property
     def ratio(self) -> float:
         """Not a number where the one or the other wasn't measured."""
-        return self.neighbour / self.alone if self.alone else math.nan
+        return self.neighbour / self.alone
 
 
 def main_processes(machine: Machine) -> dict[str, str]:
@@ -84,10 +89,11 @@ def main_processes(machine: Machine) -> dict[str, str]:
     )
 
 
-def neighbour_seconds(machine: Machine, seconds: float = 900) -> float:
+def neighbour_seconds(machine: Machine, steps: int = SHORT, seconds: float = 900) -> float:
     """How long the neighbour's job takes, by its own result."""
+    work = WORK.format(steps)
     ended = machine.submit(
-        f"begin=$(date +%s.%N)\n{WORK}\necho took $begin $(date +%s.%N)", "neighbour", "work"
+        f"begin=$(date +%s.%N)\n{work}\necho took $begin $(date +%s.%N)", "neighbour", "work"
     ).wait(seconds)
     assert ended.status == "succeeded", f"the neighbour's job {ended.status}: {ended.reason}\n{ended.log}"
     begin, end = ended.log.split("took ")[1].split()[:2]
@@ -103,49 +109,63 @@ def login_seconds(machine: Machine) -> float:
     return time.monotonic() - begin if said.rc == 0 else math.inf
 
 
-def feed(machine: Machine, name: str, seconds: int = SECONDS, alone: float = 0.0) -> Meal:
-    """Let a hog loose in a job of ``ci``, have the neighbour work, log in meanwhile."""
+def logins(machine: Machine, count: int = 2) -> float:
+    """The longest of some logins, in seconds."""
+    return max(login_seconds(machine) for _ in range(count))
+
+
+def feed(machine: Machine, name: str, seconds: int = SECONDS, steps: int = SHORT) -> Meal:
+    """Let a hog loose in a job of ``ci``, have the neighbour work, log in meanwhile. Nothing is measured alone."""
     machine.all_ready()
     before = main_processes(machine)
     hog = machine.submit(HOGS[name].format(seconds), "ci", "hog")
     machine.becomes("ci", "running")
-    logins = [login_seconds(machine) for _ in range(2)]
-    neighbour = neighbour_seconds(machine)
-    logins += [login_seconds(machine) for _ in range(2)]
+    before_work = logins(machine)
+    neighbour = neighbour_seconds(machine, steps)
+    ssh = max(before_work, logins(machine))
     ended = hog.wait(600)
     killed = [unit for unit, process in main_processes(machine).items() if before[unit] != process]
     return Meal(
         name,
-        alone,
+        math.nan,
         neighbour,
-        max(logins),
+        ssh,
         killed,
         f"{ended.status}: {ended.reason}" if ended.reason else ended.status,
     )
 
 
 def tried(machine: Machine, name: str) -> Meal:
-    """:func:`feed` where nothing is expected of the machine: one that a hog has taken along is an outcome, too."""
-    alone = math.nan
+    """A meal beside what is measured alone. A machine that the hog takes along is an outcome, too."""
+    alone = ssh = math.nan
     try:
-        alone = neighbour_seconds(machine)
-        return feed(machine, name, alone=alone)
+        alone, ssh = neighbour_seconds(machine, LONG), logins(machine, 4)
+        return replace(feed(machine, name, steps=LONG), alone=alone, ssh_alone=ssh)
     except (AssertionError, subprocess.SubprocessError) as failure:
         why = str(failure).strip().splitlines()[0][:120]
-        return Meal(name, alone, math.nan, math.inf, ["not known"], f"the machine didn't get through: {why}")
+        return Meal(
+            name, alone, math.nan, math.inf, ["not known"], f"the machine didn't get through: {why}", ssh
+        )
+
+
+def seconds_in_words(seconds: float) -> str:
+    """As the table has it; see :class:`Meal` for what isn't a number of seconds."""
+    if math.isnan(seconds):
+        return "not measured"
+    return "no answer" if math.isinf(seconds) else f"{seconds:.1f} s"
 
 
 def table(meals: Mapping[str, Sequence[Meal]]) -> str:
     """Meals under several headings (such as *with limits*) as Markdown."""
     lines = [
-        "| hog | limits | neighbour's job ÷ alone | SSH, longest | killed of the host's | the hog |",
+        "| hog | limits | neighbour's job ÷ alone | SSH, longest (alone) | killed of the host's | the hog |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for heading, several in meals.items():
         for one in several:
             lines.append(
                 f"| {one.hog} | {heading} | {'no end' if math.isnan(one.ratio) else f'{one.ratio:.2f}'} "
-                f"| {'no answer' if math.isinf(one.ssh) else f'{one.ssh:.1f} s'} "
+                f"| {seconds_in_words(one.ssh)} ({seconds_in_words(one.ssh_alone)}) "
                 f"| {', '.join(one.killed) or 'nothing'} | {one.end} |"
             )
     return "\n".join(lines)

@@ -57,10 +57,10 @@ def test_every_moment_has_its_turn_to_be_looked_after() -> None:
 
 
 def test_the_hog_table() -> None:
-    meal = Meal("CPU", 10.0, 12.5, 1.24, ["docker"], "failed: killed")
+    meal = Meal("CPU", 10.0, 12.5, 1.24, ["docker"], "failed: killed", 0.81)
     lines = hog_table({"with": [meal], "without": [meal]}).splitlines()
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
-    assert "| 1.25 | 1.2 s | docker | failed: killed |" in lines[2]
+    assert "| 1.25 | 1.2 s (0.8 s) | docker | failed: killed |" in lines[2]
 
 
 def test_a_machine_that_a_hog_took_along_is_an_outcome() -> None:
@@ -70,7 +70,7 @@ def test_a_machine_that_a_hog_took_along_is_an_outcome() -> None:
 
     lines = hog_table({"without": [tried(cast(Any, Gone()), "memory")]}).splitlines()
     assert lines[2] == (
-        "| memory | without | no end | no answer | not known | the machine didn't get through: matryoshka job |"
+        "| memory | without | no end | no answer (not measured) | not known | the machine didn't get through: matryoshka job |"
     )
 
 
