@@ -44,19 +44,24 @@ FAIR = {
     "runner_runners": [
         {
             "name": "ci",
-            "cpus": 1,
+            "allowed_cpus": "1",
             "memory": "768M",
             "pids": 600,
             "io_write_bandwidth": "40M",
             "log_limit": "8M",
         },
-        {"name": "neighbour", "directory": "/srv/slow/runners/neighbour", "disk": "1G"},
+        {
+            "name": "neighbour",
+            "directory": "/srv/slow/runners/neighbour",
+            "disk": "1G",
+            "allowed_cpus": "0",
+        },
     ]
 }
 """Variables over the scenario's: of the two processors each runner has its fair share, one.
 
-By weight alone a job of one process beside one of eight gets two thirds of a processor: the kernel divides a slice's
-weight among the processors that it works on (Linux, kernel/sched/fair.c, ``calc_group_shares``)."""
+By weight alone, or by quota, a job of one process beside one of eight gets less: the kernel divides a slice's weight
+among the processors that it works on (Linux, kernel/sched/fair.c, ``calc_group_shares``)."""
 
 
 def say(text: str) -> None:
