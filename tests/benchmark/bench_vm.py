@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import random
 import sys
 import time
@@ -145,31 +146,35 @@ def overhead(base: qemu.Machine, repetitions: int) -> Figure:
     return Figure("a job under limits ÷ without", Series.of(*limited), Series.of(*free), goal=1.02)
 
 
+Base = Callable[[], qemu.Machine]
+"""The converged machine with the scenario's variables, made when it is first asked for."""
+
+
 def figures(found: Sequence[Figure], repetitions: int) -> str:
     return "\n".join(report(Findings(list(found), [f"{repetitions} repetitions"])))
 
 
-def boot_part(base: qemu.Machine, args: argparse.Namespace) -> str:
-    return figures(boots(base, args.repetitions), args.repetitions)
+def boot_part(base: Base, args: argparse.Namespace) -> str:
+    return figures(boots(base(), args.repetitions), args.repetitions)
 
 
-def overhead_part(base: qemu.Machine, args: argparse.Namespace) -> str:
-    return figures([overhead(base, 2 * args.repetitions)], 2 * args.repetitions)
+def overhead_part(base: Base, args: argparse.Namespace) -> str:
+    return figures([overhead(base(), 2 * args.repetitions)], 2 * args.repetitions)
 
 
-def hogs_part(_base: qemu.Machine, _args: argparse.Namespace) -> str:
+def hogs_part(_base: Base, _args: argparse.Namespace) -> str:
     limited = meals(converged(LONG, say, **FAIR), "with limits")
     unlimited = converged(UNLIMITED, say, **NO_LIMITS)
     return hog_table({"with": limited, "without": meals(unlimited, "without limits")})
 
 
-def cuts_part(base: qemu.Machine, args: argparse.Namespace) -> str:
-    with booted(base, f"{NAME}-cuts") as machine:
+def cuts_part(base: Base, args: argparse.Namespace) -> str:
+    with booted(base(), f"{NAME}-cuts") as machine:
         cuts = cuts_of(machine, args.cuts, random.Random(args.seed), say, again=2)
     return "\n".join([f"seed {args.seed}", HEAD, *map(row, cuts)])
 
 
-MEASURES: Mapping[str, Callable[[qemu.Machine, argparse.Namespace], str]] = {
+MEASURES: Mapping[str, Callable[[Base, argparse.Namespace], str]] = {
     "boot": boot_part,
     "overhead": overhead_part,
     "cuts": cuts_part,
@@ -190,10 +195,9 @@ def main() -> int:
         if part not in PARTS:
             parser.error(f"no part {part}: there are {', '.join(PARTS)}")
     started, code = time.monotonic(), 0
-    base: qemu.Machine | None = None
+    base = functools.cache(lambda: converged(LONG, say))
     for part in [part for part in PARTS if part in (args.part or PARTS)]:
         try:
-            base = base or converged(LONG, say)
             print(MEASURES[part](base, args), end="\n\n", flush=True)
         except (Failure, AssertionError) as failure:
             print(f"bench vm {part}: {failure}", file=sys.stderr, flush=True)
