@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Has all Ansible runs of a checkout share the modules that they pack.
+"""Has Ansible do once what it would do for each run, or for each task: most of a test's processor time goes to it.
 
-For each run Ansible looks anew for what every module imports, and packs it (``ansible.executor.module_common``), which
-takes more of a test's processor time than anything else. It keeps the packed modules in a temporary folder of the run;
-with :func:`share` that folder is one in ``.dev``, named by all that goes into a module.
+For each run Ansible looks anew for what every module imports, and packs it (``ansible.executor.module_common``). It
+keeps the packed modules in a temporary folder of the run; with :func:`share` that folder is one in ``.dev``, named by
+all that goes into a module. For each task it forks, and the child loads the plugins that the task takes; with
+:func:`load` it finds them loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +15,24 @@ import time
 from pathlib import Path
 
 from ansible import constants
+from ansible.plugins import loader
 from ansible.release import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = ROOT / ".dev" / "packed"
 NAME = "ansiballz_cache"
 """What Ansible calls the folder."""
+ACTIONS = (
+    "assert",
+    "command",
+    "copy",
+    "debug",
+    "include_vars",
+    "normal",
+    "set_fact",
+    "validate_argument_spec",
+)
+"""Ansible's own actions that the roles' tasks take; ``normal`` is that of all modules without one."""
 KEPT = 86400.0
 """Seconds after which the modules of an earlier state are removed; a run under way may still use them."""
 
@@ -50,3 +63,15 @@ def share(store: Path = STORE, local: Path | None = None) -> Path:
     if not link.exists():
         link.symlink_to(folder, target_is_directory=True)
     return folder
+
+
+def load(root: Path = ROOT) -> None:
+    """Load the plugins that the roles' tasks take, with all that these import."""
+    for name in sorted(path.stem for path in (root / "plugins" / "filter").glob("*.yml")):
+        loader.filter_loader.get(f"matryoshka.host.{name}")
+    for name in [*ACTIONS, "matryoshka.host.pending_changes"]:
+        full = name if "." in name else f"ansible.builtin.{name}"
+        loader.action_loader.get_with_context(full, class_only=True)
+    loader.connection_loader.get_with_context("ansible.builtin.ssh", class_only=True)
+    loader.become_loader.get("ansible.builtin.sudo", class_only=True)
+    loader.shell_loader.get("sh")

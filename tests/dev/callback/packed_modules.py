@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prints nothing: has a playbook's run share packed modules with the others of this checkout."""
+"""Prints nothing: has a playbook's run share packed modules with the others of this checkout, and its tasks their plugins."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from packed import share
+from packed import load, share
 
 DOCUMENTATION = """
 name: packed_modules
 type: aggregate
-short_description: Share packed modules
-description: Modules that one run of Ansible has packed are used by the next.
+short_description: Share packed modules and loaded plugins
+description:
+  - Modules that one run of Ansible has packed are used by the next.
+  - Plugins are loaded once for all tasks.
 """
 
 
@@ -31,3 +33,4 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         share()
+        load()

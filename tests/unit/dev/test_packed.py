@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -60,3 +61,35 @@ def test_two_runs_share_a_folder_and_old_ones_go(tmp_path: Path) -> None:
     assert (runs[1] / packed.NAME / "ping").read_text(encoding="utf-8") == "packed"
     assert not old.exists() and recent.exists()
     assert packed.share(store, runs[0]) in folders
+
+
+LOOK = """\
+import sys
+import packed
+from ansible.plugins.loader import init_plugin_loader
+init_plugin_loader()
+before = set(sys.modules)
+packed.load()
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_tasks_find_their_plugins_loaded() -> None:
+    """In a process of its own: what other tests have imported says nothing."""
+    root = packed.ROOT
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(root / "tests" / "dev"),
+        "ANSIBLE_COLLECTIONS_PATH": str(root / "playbooks" / "collections"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    for name in (
+        "ansible.plugins.connection.ssh",
+        "ansible.plugins.action.validate_argument_spec",
+        "ansible_collections.matryoshka.host.plugins.action.pending_changes",
+        "ansible_collections.matryoshka.host.plugins.module_utils._runner_plan",
+    ):
+        assert name in loaded, loaded
