@@ -87,8 +87,8 @@ def test_tasks_find_their_plugins_loaded() -> None:
     )
     loaded = done.stdout.split()
     for name in (
-        "ansible.plugins.connection.ssh",
-        "ansible.plugins.action.validate_argument_spec",
+        "ansible_collections.ansible.builtin.plugins.connection.ssh",
+        "ansible_collections.ansible.builtin.plugins.action.validate_argument_spec",
         "ansible_collections.matryoshka.host.plugins.action.pending_changes",
         "ansible_collections.matryoshka.host.plugins.module_utils._runner_plan",
     ):
