@@ -65,7 +65,7 @@ def test_the_hog_table() -> None:
 
 def test_a_machine_that_a_hog_took_along_is_an_outcome() -> None:
     class Gone:
-        def submit(self, *_words: str) -> None:
+        def sh(self, _script: str) -> None:
             raise AssertionError("matryoshka job\nended with 255:\nConnection timed out")
 
     lines = hog_table({"without": [tried(cast(Any, Gone()), "memory")]}).splitlines()
