@@ -23,16 +23,17 @@ STORE = ROOT / ".dev" / "packed"
 NAME = "ansiballz_cache"
 """What Ansible calls the folder."""
 ACTIONS = (
-    "assert",
-    "command",
-    "copy",
-    "debug",
-    "include_vars",
-    "normal",
-    "set_fact",
-    "validate_argument_spec",
+    "ansible.builtin.assert",
+    "ansible.builtin.command",
+    "ansible.builtin.copy",
+    "ansible.builtin.debug",
+    "ansible.builtin.include_vars",
+    "ansible.builtin.normal",
+    "ansible.builtin.set_fact",
+    "ansible.builtin.validate_argument_spec",
+    "matryoshka.host.pending_changes",
 )
-"""Ansible's own actions that the roles' tasks take; ``normal`` is that of all modules without one."""
+"""Actions that the roles' tasks take; ``normal`` is that of all modules without one."""
 KEPT = 86400.0
 """Seconds after which the modules of an earlier state are removed; a run under way may still use them."""
 
@@ -69,9 +70,8 @@ def load(root: Path = ROOT) -> None:
     """Load the plugins that the roles' tasks take, with all that these import."""
     for name in sorted(path.stem for path in (root / "plugins" / "filter").glob("*.yml")):
         loader.filter_loader.get(f"matryoshka.host.{name}")
-    for name in [*ACTIONS, "matryoshka.host.pending_changes"]:
-        full = name if "." in name else f"ansible.builtin.{name}"
-        loader.action_loader.get_with_context(full, class_only=True)
+    for name in ACTIONS:
+        loader.action_loader.get_with_context(name, class_only=True)
     loader.connection_loader.get_with_context("ansible.builtin.ssh", class_only=True)
     loader.become_loader.get("ansible.builtin.sudo", class_only=True)
     loader.shell_loader.get("sh")
