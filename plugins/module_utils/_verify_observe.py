@@ -143,7 +143,7 @@ def _observe_units(expect: Expect, seen: Observed, run: Runner) -> None:
         return
     properties = ",".join((*PROPERTIES, *EXTRA_PROPERTIES))
     try:
-        shown = run(["systemctl", "show", "--property", properties, "--", *names], timeout=20)
+        shown = run(["systemctl", "show", "--property", properties, "--", *names])
     except CommandError as error:
         raise HostError(f"systemd doesn't answer: {error}") from error
 

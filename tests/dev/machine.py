@@ -51,10 +51,6 @@ def podman(*args: str, check: bool = True) -> str:
     return run(root_command(["podman", *args]), check=check)
 
 
-ALONE = "alone"
-"""The lock that is held while something runs beside which no times are to be taken."""
-
-
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
     """Only one process of this checkout at a time."""

@@ -23,7 +23,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from counts import Counts, from_junit_file, molecule_steps, one, step_seconds, test_seconds, total
-from machine import ALONE, lock
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".dev"
@@ -32,7 +31,7 @@ PARTS = ("lint", "unit", "sanity", "integration", "molecule")
 ON_REQUEST = ("long",)
 """Parts that only run when they are named."""
 EMULATED = {"vm": "vm-debian13", "vm-debian12": "vm-debian12"}
-"""Scenarios whose machines may run on emulated processors, and what their machines are made from."""
+"""Scenarios whose machines may run on emulated processors, after all others, alone; what their machines are made from."""
 NAMED = ("vm-debian12",)
 """Scenarios that only run when they are named."""
 WITH_WORDS = ("molecule", "long")
@@ -386,13 +385,15 @@ def processor_seconds() -> tuple[float, float]:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Scenarios beside all that needs the processor; whole machines come up meanwhile, and are tested after all others.
+    """Scenarios beside all that needs the processor; whole machines after them, alone.
 
-    Container hosts wait for much: one thing more at a time than there are processors has these busy. A whole machine
-    that converges keeps one more busy; the tests on it take times, and wait for :data:`ALONE`.
+    Container hosts wait for much: one thing more at a time than there are processors has these busy. What whole
+    machines are made from is made meanwhile.
     """
     chosen = list(parts.get("molecule", []) or usual_scenarios()) if "molecule" in parts else []
+    emulated = [name for name in chosen if name in EMULATED]
     beside = deque(("molecule", name) for name in chosen if name not in EMULATED)
+    beside.extend(("image", name) for name in emulated)
 
     def lane(first: Sequence[str]) -> None:
         for part in first:
@@ -401,21 +402,14 @@ def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
             part, name = beside.popleft()
             run_part(suite, part, [name])
 
-    def machines() -> None:
-        for name in chosen:
-            if name in EMULATED:
-                run_part(suite, "image", [name])
-                run_part(suite, "molecule", [name])
-
     count = (os.cpu_count() or 1) + 1
-    with ThreadPoolExecutor(max_workers=count + 1) as pool:
-        with lock(ALONE):
-            lanes = [pool.submit(lane, [part for part in parts if part != "molecule"])]
-            lanes += [pool.submit(lane, []) for _ in range(count - 1)]
-            whole = pool.submit(machines)
-            for done in lanes:
-                done.result()
-        whole.result()
+    with ThreadPoolExecutor(max_workers=count) as pool:
+        lanes = [pool.submit(lane, [part for part in parts if part != "molecule"])]
+        lanes += [pool.submit(lane, []) for _ in range(count - 1)]
+        for done in lanes:
+            done.result()
+    for name in emulated:
+        run_part(suite, "molecule", [name])
 
 
 if __name__ == "__main__":

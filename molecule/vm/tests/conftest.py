@@ -13,11 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "long"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "default" / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machines import IMAGE, Copies, Machine, machine_of, wait_until_alone
-
-
-def pytest_sessionstart() -> None:
-    wait_until_alone()
+from machines import IMAGE, Copies, Machine, machine_of
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 import qemu
 import yaml
 from live import Site, wait_for
-from machine import ALONE, lock
 from vm_host import VmHost, copy_of
 
 IMAGE = "vm-debian13"
@@ -76,12 +75,6 @@ class Machine(Site):
 
     def explain(self) -> str:
         return f"{super().explain()}\n--- console\n{self.vm.machine.last_lines(15)}"
-
-
-def wait_until_alone() -> None:
-    """Until no other tests of ``./dev test`` run."""
-    with lock(ALONE):
-        pass
 
 
 def names(inventory: str) -> list[str]:

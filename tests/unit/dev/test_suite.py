@@ -3,65 +3,36 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
-import machine
 import suite
 
 
-def alone(state: Path) -> bool:
-    """Whether tests on whole machines would begin now."""
-    with (state / "lock" / machine.ALONE).open("a", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tuple[str, ...]]]:
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = []
 
     def run_part(_suite: suite.Suite, part: str, args: Sequence[str]) -> None:
         found.append((part, tuple(args)))
 
     monkeypatch.setattr(suite, "run_part", run_part)
-    monkeypatch.setattr(machine, "STATE", tmp_path)
     return found
 
 
-def test_whole_machines_come_up_beside_the_others_and_are_tested_after_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(machine, "STATE", tmp_path)
-    found: list[tuple[str, tuple[str, ...]]] = []
-    up = threading.Event()
-
-    def run_part(_suite: suite.Suite, part: str, args: Sequence[str]) -> None:
-        if list(args) == ["vm"] and part == "molecule":
-            assert not alone(tmp_path)
-            up.set()
-            with machine.lock(machine.ALONE):
-                pass
-        elif part != "image":
-            assert up.wait(10), "the whole machine waited for the others"
-            assert not alone(tmp_path)
-        found.append((part, tuple(args)))
-
-    monkeypatch.setattr(suite, "run_part", run_part)
+def test_whole_machines_come_last_and_alone(ran: list[tuple[str, tuple[str, ...]]]) -> None:
     suite.run_together(suite.Suite(live=False), {"unit": [], "molecule": ["vm", "default", "network"]})
-    assert found[0] == ("image", ("vm",))
-    assert found[-1] == ("molecule", ("vm",))
-    assert sorted(found[1:-1]) == [("molecule", ("default",)), ("molecule", ("network",)), ("unit", ())]
-    assert alone(tmp_path)
+    assert ran[-1] == ("molecule", ("vm",))
+    assert sorted(ran[:-1]) == [
+        ("image", ("vm",)),
+        ("molecule", ("default",)),
+        ("molecule", ("network",)),
+        ("unit", ()),
+    ]
 
 
 def test_debian_12_as_a_whole_machine_and_the_long_part_only_run_when_named(
@@ -70,6 +41,7 @@ def test_debian_12_as_a_whole_machine_and_the_long_part_only_run_when_named(
     suite.run_together(suite.Suite(live=False), {part: [] for part in suite.PARTS})
     names = [args[0] for part, args in ran if part == "molecule"]
     assert sorted(names) == sorted(set(suite.scenarios()) - {"vm-debian12"})
+    assert names[-1] == "vm"
     assert sorted({part for part, _ in ran} - {"image"}) == sorted(suite.PARTS)
     assert [check.name for check in suite.molecule(suite.Suite(live=False), [])] == suite.usual_scenarios()
 
