@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prints nothing: has a playbook's run share packed modules with the others of this checkout, and its tasks their plugins."""
+"""Prints nothing: has a playbook's run share packed modules and templates with the others of this checkout, and its tasks their plugins."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from packed import load, share
+from packed import compile_once, load, share
 
 DOCUMENTATION = """
 name: packed_modules
 type: aggregate
-short_description: Share packed modules and loaded plugins
+short_description: Share packed modules, loaded plugins and compiled templates
 description:
   - Modules that one run of Ansible has packed are used by the next.
-  - Plugins are loaded once for all tasks.
+  - Plugins are loaded once for all tasks, and templates are compiled once.
 """
 
 
@@ -32,5 +32,5 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        share()
         load()
+        compile_once(share())

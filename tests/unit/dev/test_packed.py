@@ -17,7 +17,8 @@ import packed
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("plugins/modules/one.py", "plugins/module_utils/_two.py", "plugins/filter/three.py"):
+    files = ("modules/one.py", "module_utils/_two.py", "filter/three.py", "action/four.py")
+    for name in (f"plugins/{file}" for file in files):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("pass\n", encoding="utf-8")
     for name in ("requirements.txt", "requirements.yml"):
@@ -32,7 +33,8 @@ def tree(tmp_path: Path) -> Path:
         ("plugins/module_utils/_two.py", True),
         ("requirements.txt", True),
         ("requirements.yml", True),
-        ("plugins/filter/three.py", False),
+        ("plugins/filter/three.py", True),
+        ("plugins/action/four.py", False),
     ],
 )
 def test_what_goes_into_a_module_names_the_folder(tree: Path, file: str, counts: bool) -> None:
@@ -93,3 +95,48 @@ def test_tasks_find_their_plugins_loaded() -> None:
         "ansible_collections.matryoshka.host.plugins.module_utils._runner_plan",
     ):
         assert name in loaded, loaded
+
+
+PLAY = """\
+- hosts: localhost
+  gather_facts: false
+  vars:
+    words: [one, two]
+    joined: "{{ words | join(' ') }}"
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{ joined }} {{ given }}"
+      when: given == 'three' or given == 'four'
+    - ansible.builtin.debug:
+        msg: 'a\\nb {{ words[0] }}'
+"""
+
+
+def said(play: Path, given: str, *folders: Path) -> list[str]:
+    """What a play's ``debug`` tasks say, its templates compiled once for all runs that have a folder."""
+    lines = "".join(f"packed.compile_once(pathlib.Path({str(folder)!r}))\n" for folder in folders)
+    script = f"import pathlib, sys, packed\n{lines}from ansible.cli.playbook import main\nmain(sys.argv)"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(play.parent),
+        "PYTHONPATH": str(packed.ROOT / "tests" / "dev"),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+    }
+    argv = [sys.executable, "-c", script, "-i", "localhost,", "-e", f"given={given}", str(play)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if '"msg"' in line or "skipping" in line]
+
+
+def test_templates_are_compiled_once_and_say_the_same(tmp_path: Path) -> None:
+    play, folder = tmp_path / "play.yml", tmp_path / "kept"
+    folder.mkdir()
+    play.write_text(PLAY, encoding="utf-8")
+    for given in ("three", "four", "five"):
+        plain = said(play, given)
+        assert len(plain) == 2
+        assert said(play, given, folder) == plain
+        assert said(play, given, folder) == plain
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("templates.*/*")}
+    assert len(kept) >= 4 and not [path for path in kept if path.name.startswith(".")]
+    said(play, "three", folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("templates.*/*")} == kept
