@@ -34,6 +34,8 @@ EMULATED = {"vm": "vm-debian13", "vm-debian12": "vm-debian12"}
 """Scenarios whose machines may run on emulated processors, after all others, alone; what their machines are made from."""
 NAMED = ("vm-debian12",)
 """Scenarios that only run when they are named."""
+PATIENT = ("lint", "sanity")
+"""Parts that take no times and look at no host: they get what processor time whole machines leave."""
 WITH_WORDS = ("molecule", "long")
 """Parts whose name may be followed by words of theirs."""
 PACKED = {
@@ -321,8 +323,11 @@ def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
     return [known[name](options) for name in chosen or known]
 
 
-def run_part(suite: Suite, part: str, args: Sequence[str]) -> None:
+def run_part(suite: Suite, part: str, args: Sequence[str], patient: bool = False) -> None:
+    """:param patient: at the lowest priority."""
     for check in globals()[part](suite, args):
+        if patient:
+            check.argv = ["nice", "-n", "19", *check.argv]
         suite.run(part, check)
 
 
@@ -385,15 +390,17 @@ def processor_seconds() -> tuple[float, float]:
 
 
 def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
-    """Scenarios beside all that needs the processor; whole machines after them, alone.
+    """Scenarios beside all that needs the processor; whole machines after them, beside what is patient.
 
     Container hosts wait for much: one thing more at a time than there are processors has these busy. What whole
-    machines are made from is made meanwhile.
+    machines are made from is made meanwhile. Their tests take times, and keep an emulated machine's second processor
+    busy only now and then.
     """
     chosen = list(parts.get("molecule", []) or usual_scenarios()) if "molecule" in parts else []
     emulated = [name for name in chosen if name in EMULATED]
     beside = deque(("molecule", name) for name in chosen if name not in EMULATED)
     beside.extend(("image", name) for name in emulated)
+    patient = [part for part in parts if part in PATIENT] if emulated else []
 
     def lane(first: Sequence[str]) -> None:
         for part in first:
@@ -402,14 +409,20 @@ def run_together(suite: Suite, parts: dict[str, list[str]]) -> None:
             part, name = beside.popleft()
             run_part(suite, part, [name])
 
+    def wait_patiently() -> None:
+        for part in patient:
+            run_part(suite, part, parts[part], patient=True)
+
     count = (os.cpu_count() or 1) + 1
     with ThreadPoolExecutor(max_workers=count) as pool:
-        lanes = [pool.submit(lane, [part for part in parts if part != "molecule"])]
+        lanes = [pool.submit(lane, [part for part in parts if part not in ("molecule", *patient)])]
         lanes += [pool.submit(lane, []) for _ in range(count - 1)]
         for done in lanes:
             done.result()
-    for name in emulated:
-        run_part(suite, "molecule", [name])
+        waiting = pool.submit(wait_patiently)
+        for name in emulated:
+            run_part(suite, "molecule", [name])
+        waiting.result()
 
 
 if __name__ == "__main__":
