@@ -6,24 +6,29 @@
 A program of its own (standard library, Python 3.10 or newer) for boot and engine restarts; module
 ``netfilter_rules`` imports it. What is wanted is first loaded into an empty network namespace by the
 same programs and read back. So the kernel has checked every rule before a live one is touched, and
-both sides are compared in one spelling.
+both sides are compared in one spelling. What came of it is remembered for the same data, kernel and
+programs: a boot and every start of the engine wait for this program.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 PATH = "/etc/matryoshka/firewall.json"
+#: What was wanted last, in the kernel's spelling.
+MEMORY = "/var/cache/matryoshka/firewall.json"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FAMILIES = ("ipv4", "ipv6")
 BACKENDS = ("nft", "legacy")
@@ -456,23 +461,73 @@ def chosen(data: Mapping[str, Any], read: Read) -> tuple[tuple[str, ...], tuple[
     return (FAMILIES if use else FAMILIES[:1]), (FAMILIES[:1] if state == "none" else FAMILIES)
 
 
-def wanted_live(
-    data: Mapping[str, Any], backend: str, families: Sequence[str], run: Run, inner: Sequence[str]
-) -> Live:
-    """What is wanted, in the kernel's spelling.
+def circumstances(asked: str) -> str:
+    """Names what decides about the answer to ``asked``: the kernel, and the programs that talk to it."""
+    found = [os.uname().release, asked]
+    for name in ("iptables-nft", "iptables-legacy", "ipset"):
+        place = shutil.which(name, path=SEARCH_PATH)
+        about = os.stat(place) if place else None
+        found.append(f"{name} {about.st_size} {about.st_mtime_ns}" if about else name)
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
-    :param inner: the command line of :func:`inside`.
-    """
-    if not (data["sets"] or data["chains"] or data["hooks"]):
-        return Live({}, {}, False)
-    asked = json.dumps({"data": data, "backend": backend, "families": list(families)})
-    answer = json.loads(ask(run, "unshare", "--net", "--", *inner, stdin=asked))
+
+def remembered(memory: str | None, of: str) -> dict[str, Any] | None:
+    """The answer of the same circumstances; None if there is none. A power cut may have left half a file."""
+    try:
+        kept = json.loads((read(memory) if memory else None) or "")
+    except ValueError:
+        return None
+    right = isinstance(kept, dict) and kept.get("of") == of and isinstance(kept.get("answer"), dict)
+    return dict(kept["answer"]) if right else None
+
+
+def remember(memory: str, of: str, answer: Mapping[str, Any]) -> None:
+    """Keep an answer; where that can't be written, it is asked for again."""
+    new = f"{memory}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(memory), mode=0o755, exist_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            json.dump({"of": of, "answer": answer}, stream)
+        os.rename(new, memory)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(new)
+
+
+def in_the_kernels_spelling(asked: str, run: Run, inner: Sequence[str]) -> dict[str, Any]:
+    """What :func:`inside` answers in an empty network namespace."""
+    answer: dict[str, Any] = json.loads(ask(run, "unshare", "--net", "--", *inner, stdin=asked))
     if "refused" in answer:
         raise Refused(*answer["refused"])
     if "missing" in answer:
         raise Missing(answer["missing"])
     if "failed" in answer:
         raise Failed(answer["failed"])
+    return answer
+
+
+def wanted_live(
+    data: Mapping[str, Any],
+    backend: str,
+    families: Sequence[str],
+    run: Run,
+    inner: Sequence[str],
+    memory: str | None = None,
+) -> Live:
+    """What is wanted, in the kernel's spelling.
+
+    :param inner: the command line of :func:`inside`.
+    :param memory: file with the last answer, which isn't asked for again in the same circumstances.
+    """
+    if not (data["sets"] or data["chains"] or data["hooks"]):
+        return Live({}, {}, False)
+    asked = json.dumps({"data": data, "backend": backend, "families": list(families)})
+    of = circumstances(asked) if memory else ""
+    answer = remembered(memory, of)
+    if answer is None:
+        answer = in_the_kernels_spelling(asked, run, inner)
+        if memory:
+            remember(memory, of, answer)
     tables = {(backend, family): parse_save(answer[family]) for family in families}
     last = frozenset(hook["jump"] for hook in data["hooks"] if hook.get("position") == "last")
     return Live(tables, parse_sets(answer["sets"]), False, last)
@@ -510,15 +565,18 @@ def without_missing(
     return wanted._replace(tables=tables), missing
 
 
-def make_plan(data: Mapping[str, Any], run: Run, read: Read, inner: Sequence[str]) -> Plan:
+def make_plan(
+    data: Mapping[str, Any], run: Run, read: Read, inner: Sequence[str], memory: str | None = None
+) -> Plan:
     """Compare what is wanted with what is there.
 
+    :param memory: see :func:`wanted_live`.
     :raises Failed: a program is missing or doesn't work.
     :raises Refused: something wanted isn't taken.
     """
     backend = own_backend(run) if data["backend"] == "auto" else data["backend"]
     families, managed = chosen(data, read)
-    wanted = wanted_live(data, backend, families, run, inner)
+    wanted = wanted_live(data, backend, families, run, inner, memory)
     return again(data, Plan(backend, families, Live({}, {}, False), wanted, [], []), managed, run, read)
 
 
@@ -579,6 +637,17 @@ def say(text: str, stream: Any = None) -> None:
     (stream or sys.stdout).write(f"{text}\n")
 
 
+def tell(plan: Plan) -> None:
+    """What is left out, and what will be done, for the journal."""
+    for family, table, chain in plan.missing:
+        say(f"{family}: {table} has no chain {chain}; its hook is left out")
+    shown = differences(plan)
+    for line in shown[:50]:
+        say(line)
+    if len(shown) > 50:
+        say(f"and {len(shown) - 50} more")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program."""
     command = arguments[0] if arguments else ""
@@ -597,19 +666,20 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if command == "remove":
         data = emptied(data)
+    inner = [sys.executable, "-I", os.path.abspath(__file__), "canonical"]
     try:
         with locked(data["owner"]):
-            plan = make_plan(data, run, read, [sys.executable, "-I", os.path.abspath(__file__), "canonical"])
-            for family, table, chain in plan.missing:
-                say(f"{family}: {table} has no chain {chain}; its hook is left out")
-            shown = differences(plan)
-            for line in shown[:50]:
-                say(line)
-            if len(shown) > 50:
-                say(f"and {len(shown) - 50} more")
+            plan = make_plan(data, run, read, inner, MEMORY if command == "apply" else None)
+            tell(plan)
             if command == "check":
                 return 1 if plan.steps else 0
-            carry_out(data, plan, run, read)
+            try:
+                carry_out(data, plan, run, read)
+            except Failed:
+                # Whatever was remembered: the kernel itself says what is wanted.
+                with suppress(OSError):
+                    os.unlink(MEMORY)
+                carry_out(data, make_plan(data, run, read, inner, MEMORY), run, read)
     except (Failed, OSError) as error:
         say(str(error), sys.stderr)
         return 1

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.netfilter_double import CHAINS, Kernel
 
+read_file = program.read
 FIXTURES = Path(__file__).resolve().parents[3] / "unit" / "fixtures" / "netfilter"
 
 
@@ -358,3 +362,101 @@ def test_the_program_stands_alone() -> None:
     imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))}
     assert not {name for name in imported if name.startswith("ansible")}
     assert CHAINS["mangle"] == program.BUILT_IN
+
+
+class Memory:
+    """A kernel whose answers are remembered in a file, and how often its own spelling was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "cache" / "firewall.json"
+        self.kernel = Kernel()
+        self.asked = 0
+
+    def __call__(self, argv: Sequence[str], **options: Any) -> Any:
+        self.asked += argv[0] == "unshare"
+        return self.kernel(argv, **options)
+
+    def settled(self, wanted: dict[str, Any] = FIREWALL) -> int:
+        """Make what is wanted true; how often the kernel's spelling was asked for meanwhile."""
+        before = self.asked
+        plan = program.make_plan(wanted, self, self.kernel.read, [], str(self.path))
+        program.carry_out(wanted, plan, self, self.kernel.read)
+        assert program.make_plan(wanted, self.kernel, self.kernel.read, []).steps == []
+        return self.asked - before
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    return Memory(tmp_path)
+
+
+def test_what_is_wanted_is_asked_for_once(memory: Memory) -> None:
+    assert memory.settled() == 1
+    memory.kernel.tables["nft", "ipv4"].clear()
+    assert memory.settled() == 0
+    assert four(memory.kernel, "FORWARD") == ["-i docker0 -j NF-A"]
+    assert [path.name for path in memory.path.parent.iterdir()] == ["firewall.json"]
+    assert memory.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_other_data_programs_or_kernels_are_asked_anew(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "SEARCH_PATH", str(tmp_path))
+    assert memory.settled() == 1
+    assert memory.settled({**FIREWALL, "hooks": FIREWALL["hooks"][:1]}) == 1
+    assert memory.settled() == 1
+    (tmp_path / "ipset").touch(0o755)
+    assert memory.settled() == 1
+    assert memory.settled() == 0
+    os.utime(tmp_path / "ipset", (1, 1))
+    assert memory.settled() == 1
+    monkeypatch.setattr("os.uname", lambda: os.uname_result(["Linux", "ci", "7.0", "", "x86_64"]))
+    assert memory.settled() == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"of": "', "[]", '{"of": "x", "answer": {}}', '{"answer": []}'])
+def test_what_a_power_cut_left_is_not_believed(memory: Memory, text: str) -> None:
+    memory.settled()
+    memory.path.write_text(text)
+    assert memory.settled() == 1
+    assert memory.settled() == 0
+
+
+def test_where_nothing_can_be_kept_it_is_asked_for_each_time(memory: Memory) -> None:
+    memory.path.parent.write_text("in the way")
+    assert (memory.settled(), memory.settled()) == (1, 1)
+
+
+def run_program(
+    command: str, memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+) -> int:
+    file = tmp_path / "firewall.json"
+    file.write_text(json.dumps(wanted))
+    monkeypatch.setattr(program, "MEMORY", str(memory.path))
+    monkeypatch.setattr(program, "run", memory)
+    monkeypatch.setattr(program, "locked", lambda _owner: contextlib.nullcontext())
+    monkeypatch.setattr(program, "read", lambda path: memory.kernel.read(path) or read_file(path))
+    return program.main([command, "--path", str(file)])
+
+
+def test_what_is_remembered_wrongly_costs_nothing_but_time(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the programs spelled their rules in another way now, and nothing else had changed."""
+    assert run_program("apply", memory, tmp_path, monkeypatch, FIREWALL) == 0
+    memory.path.write_text(memory.path.read_text().replace("-p tcp -j RETURN", "-p  tcp -j RETURN"))
+    assert run_program("apply", memory, tmp_path, monkeypatch, FIREWALL) == 0
+    assert run_program("apply", memory, tmp_path, monkeypatch, FIREWALL) == 0
+    assert memory.asked == 2
+    assert program.make_plan(FIREWALL, memory.kernel, memory.kernel.read, []).steps == []
+
+
+def test_a_look_keeps_nothing_and_believes_nothing(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_program("check", memory, tmp_path, monkeypatch, FIREWALL) == 1
+    assert not memory.path.exists()
+    assert run_program("apply", memory, tmp_path, monkeypatch, FIREWALL) == 0
+    assert run_program("check", memory, tmp_path, monkeypatch, FIREWALL) == 0
+    assert memory.asked == 3
