@@ -39,19 +39,19 @@ JOB = (
 CLIENTS = ("submitter", "sshd session")
 
 PHASES = (
-    Phase("idle", "nothing", (*ENGINES, *INSIDE, *SERVICES, "runner's docker wait"), ("ready",)),
+    Phase("idle", "nothing", (*ENGINES, *INSIDE, *SERVICES), ("ready",)),
     Phase("handing in", "job", ("submitter", "sshd session"), presence=("submitter",), delays=(0.0, 0.5)),
     Phase(
-        "starting, after a job", "job", (*ENGINES, *INSIDE, "runner's docker client"),
+        "starting, after a job", "job", (*ENGINES, *INSIDE),
         ("cleaning", "preparing"), "end", delays=(0.0, 1.0),
     ),
     Phase(
-        "starting, after a restart", "restart", (*ENGINES, *INSIDE, "runner's docker client"),
+        "starting, after a restart", "restart", (*ENGINES, *INSIDE),
         ("preparing",), delays=(0.0, 1.5),
     ),
     Phase(
         "running", "job",
-        (*ENGINES, *INSIDE, *JOB, *CLIENTS, "journald", "sshd", "runner's docker wait", "runner's docker exec"),
+        (*ENGINES, *INSIDE, *JOB, *CLIENTS, "journald", "sshd", "runner's docker exec"),
         ("running",), "nested", delays=(0.1, 1.5),
     ),
     Phase(

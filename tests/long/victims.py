@@ -179,8 +179,7 @@ def on_the_host(process: Process, table: Mapping[int, Process]) -> str:
     above = ancestors(process.pid, table)
     if name == "docker":
         if RUNNER_UNIT.search(process.cgroup):
-            used = next((word for word in process.argv if word in ("wait", "exec")), "")
-            return f"runner's docker {used}" if used else "runner's docker client"
+            return "runner's docker exec" if "exec" in process.argv else "runner's docker client"
         if any(matryoshka_command(each) == "prune" for each in above):
             return "prune's docker client"
     if is_module(process):

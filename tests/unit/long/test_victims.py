@@ -50,9 +50,8 @@ HOST = {
         process(221, 220, "/usr/bin/docker", ("docker", "exec", "x", "docker", "ps"), "/system.slice/p"),
         process(393, 1, "/usr/sbin/dockerd", ("/usr/sbin/dockerd", "-H", "fd://"), "/system.slice/docker.service"),
         process(609, 1, PYTHON, (*PROGRAM, "run", "ci"), CI),
-        process(610, 609, "/usr/bin/docker", ("docker", "--host", "unix:///run/docker.sock", "wait", "m"), CI),
         process(611, 609, "/usr/bin/docker", ("docker", "--host", "unix:///run/docker.sock", "exec", "m"), CI),
-        process(612, 609, "/usr/bin/docker", ("docker", "--host", "unix:///run/docker.sock", "create", "m"), CI),
+        process(612, 609, "/usr/bin/docker", ("docker", "--host", "unix:///run/docker.sock", "logs", "m"), CI),
         process(617, 1, SHIM, (SHIM, "-namespace", "moby", "-id", ENVIRONMENT), SERVICE),
         process(623, 617, "/usr/bin/tini", ("/usr/bin/tini", "-g", "--", "/usr/local/sbin/environment-start"), INSIDE, 2),
         process(628, 623, "/usr/bin/dash", ("/bin/sh", "/usr/local/sbin/environment-start"), INSIDE, 2),
@@ -71,7 +70,7 @@ KINDS = {
     36: "journald", 95: "logind", 85: "message bus", 112: "host containerd", 115: "sshd", 200: "sshd session",
     201: "module", 202: "mmdebstrap", 203: "mmdebstrap", 204: "module's child", 210: "sshd session",
     211: "submitter", 220: "prune", 221: "prune's docker client", 393: "host dockerd", 609: "runner program",
-    610: "runner's docker wait", 611: "runner's docker exec", 612: "runner's docker client",
+    611: "runner's docker exec", 612: "runner's docker client",
     617: "environment's shim", 623: "first process", 628: "environment-start", 630: "inner dockerd",
     631: "inner containerd", 704: "inner shim", 706: "job's container", 708: "job's wrapper",
     718: "job's script", 726: "job's docker client",
@@ -85,7 +84,7 @@ def test_every_process_has_its_kind_and_those_of_the_killer_are_spared() -> None
 
 def test_processes_of_an_environment_belong_to_its_runner() -> None:
     runners = {each.process.pid: each.runner for each in classify(HOST, own=801)}
-    of_ci = {609, 610, 611, 612, 617, 623, 628, 630, 631, 704, 706, 708, 718, 726}
+    of_ci = {609, 611, 612, 617, 623, 628, 630, 631, 704, 706, 708, 718, 726}
     assert {pid for pid, runner in runners.items() if runner == "ci"} == of_ci
     assert set(runners.values()) == {"ci", ""}
 

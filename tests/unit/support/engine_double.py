@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,9 +70,10 @@ class EngineDouble(Engine):
         """A container that was made but never started."""
         return _Fake(environment)
 
-    def expect(self, seconds: float = 3.0) -> None:
+    def expect(self, seconds: float = 3.0) -> str:
         if self.away:
             raise EngineUnavailable("the engine is away")
+        return "1.45"
 
     def running_now(self) -> list[str]:
         return [name for name, fake in self.made.items() if fake.state == "running"]
@@ -93,9 +94,8 @@ class EngineDouble(Engine):
         self.expect()
         return [Container(name, name, fake.environment, fake.state) for name, fake in self.made.items()]
 
-    def create(self, arguments: Sequence[str]) -> str:
+    def create(self, name: str, content: Mapping[str, Any]) -> str:
         self.expect()
-        name = next(word.removeprefix("--name=") for word in arguments if word.startswith("--name="))
         self.made[name] = _Fake(name[-8:])
         self.log.append(f"create {name}")
         return name
@@ -148,11 +148,10 @@ class EngineDouble(Engine):
     ) -> Result:
         return Result(1, "", "no answer") if self.inner_dead else Result(0)
 
-    def wait(self, name: str) -> Result:
+    def wait(self, name: str) -> None:
         fake = self.made.get(name)
         while fake and not self.away and not fake.end.wait(0.02):
             pass
-        return Result(0)
 
     def spawn(
         self, name: str, argv: Sequence[str], *, options: Sequence[str], stdin: int, stdout: int | None

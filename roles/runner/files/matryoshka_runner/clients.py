@@ -1,7 +1,7 @@
 # Copyright: The matryoshka.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the clients of the engine, and waits for none of them in vain when the runner has to leave.
+"""Runs the clients of the engine, and waits for none of them, nor for an answer, in vain when the runner has to leave.
 
 systemd stops the runners before it starts an engine that died, and holds the engine's socket open
 meanwhile: a client that isn't ended waits for the engine, and the engine for the runner.
@@ -36,11 +36,11 @@ class Clients:
     def __call__(
         self, argv: Sequence[str], *, timeout: float = 60.0, enough: process.Enough | None = None
     ) -> process.Result:
-        watch = self._watch()
+        watch = self.watch()
         return process.run(argv, timeout=timeout, enough=lambda: watch() or (enough() if enough else ""))
 
-    def _watch(self) -> process.Enough:
-        """Asked again and again while a client runs: why it isn't waited for any longer, empty if it is."""
+    def watch(self) -> process.Enough:
+        """Asked again and again while the engine is waited for: why it isn't any longer, empty if it is."""
         until, ask_at = inf if self._leaving() else 0.0, 0.0
 
         def enough() -> str:

@@ -1,23 +1,30 @@
 # Copyright: The matryoshka.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The container engine on the host, spoken to by its command line."""
+"""The container engine on the host, spoken to by its API, and by its client where a program runs in a container."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
+from urllib.parse import urlencode
 
-from matryoshka_runner import process
+from matryoshka_runner import api, process
+from matryoshka_runner.api import Answer
 from matryoshka_runner.clients import SILENT, Clients
 from matryoshka_runner.errors import EngineError, EngineUnavailable
 from matryoshka_runner.ping import ping
 
+Http = Callable[..., Answer]
+
 RUNNER_LABEL = "matryoshka.runner"
 ENVIRONMENT_LABEL = "matryoshka.environment"
+MODE_LABEL = "matryoshka.mode"
 SOCKET = "/run/docker.sock"
 UNREACHABLE = (
     "Cannot connect to the Docker daemon",
@@ -25,6 +32,8 @@ UNREACHABLE = (
     "no such file or directory: docker.sock",
     SILENT,
 )
+GONE = 404
+"""HTTP status for a container that isn't there."""
 UNAVAILABLE = ": unavailable"
 """How the engine's messages end where it doesn't reach containerd (``ErrUnavailable`` of containerd/errdefs)."""
 
@@ -55,40 +64,69 @@ class Inspection:
         return f"exit code {self.exit_code}{cause}" + (f", {self.error}" if self.error else "")
 
 
-def _state(text: str) -> dict[str, Any]:
-    try:
-        state = json.loads(text)
-    except ValueError:
-        state = None
-    if not isinstance(state, dict):
-        raise EngineError(f"docker inspect: {text[:80]!r} isn't the state of a container")
-    return state
+def _mapping(data: Any) -> Mapping[str, Any]:
+    """What has to be a JSON object; EngineError if it is something else."""
+    if not isinstance(data, Mapping):
+        raise EngineError(f"{str(data)[:80]!r} isn't what the engine's API answers")
+    return data
 
 
 class Engine:
     """Docker. Every method raises EngineUnavailable if it doesn't answer, EngineError if it refuses.
 
-    :param run: runs a program to its end; a test gives a table.
-    :param ping: asks whether an engine answers on a socket.
+    What is only asked goes by its API; what has a program's input and output goes by its client.
+
+    :param run: runs a client to its end; a test gives a table.
+    :param http: asks the API: method, target, body, timeout in seconds; see :func:`api.ask`.
     """
 
-    def __init__(self, run: process.Run = process.run, ping: Callable[[str, float], bool] = ping) -> None:
+    def __init__(self, run: process.Run = process.run, http: Http | None = None) -> None:
         self._run = run
-        self._ping = ping
+        self._http = http or partial(api.ask, SOCKET)
+        self._version = ""
 
     @classmethod
     def until(cls, leaving: Callable[[], bool]) -> Engine:
-        """One whose clients aren't waited for in vain once ``leaving`` is true."""
-        return cls(Clients(leaving, lambda: ping(SOCKET, 2.0)))
+        """One whose clients and answers aren't waited for in vain once ``leaving`` is true."""
+        clients = Clients(leaving, lambda: ping(SOCKET, 2.0))
 
-    def expect(self, seconds: float = 3.0) -> None:
-        """EngineUnavailable if the engine doesn't answer within ``seconds``.
+        def http(method: str, target: str, body: Any = None, timeout: float = 60.0) -> Answer:
+            return api.ask(SOCKET, method, target, body, timeout, clients.watch())
+
+        return cls(clients, http)
+
+    def expect(self, seconds: float = 3.0) -> str:
+        """The newest version of its API; EngineUnavailable if the engine doesn't answer within ``seconds``.
 
         Worth asking first: where systemd holds the engine's socket while the engine is
         down, every other question waits until it is up again.
         """
-        if not self._ping(SOCKET, seconds):
-            raise EngineUnavailable(f"{SILENT} on {SOCKET} within {seconds:g} s")
+        try:
+            answer = self._http("GET", "/_ping", None, seconds)
+        except EngineError as error:
+            raise EngineUnavailable(f"{SILENT} on {SOCKET} within {seconds:g} s") from error
+        if answer.status != 200 or not answer.version:
+            raise EngineUnavailable(f"{SILENT} on {SOCKET} as an engine does: {answer.said}")
+        return answer.version
+
+    def _ask(self, word: str, method: str, target: str, body: Any = None, timeout: float = 60.0) -> Answer:
+        """An answer of the API, whatever its status; ``word`` is what the engine's client calls the request."""
+        try:
+            self._version = self._version or self.expect()
+            return self._http(method, f"/v{self._version}{target}", body, timeout)
+        except EngineUnavailable as error:
+            # It may be another one when it is back.
+            self._version = ""
+            raise EngineUnavailable(f"docker {word}: {error}") from error
+        except EngineError as error:
+            raise EngineError(f"docker {word}: {error}") from error
+
+    def _call(self, word: str, method: str, target: str, body: Any = None, timeout: float = 60.0) -> Answer:
+        """The same, where anything but success is an EngineError."""
+        answer = self._ask(word, method, target, body, timeout)
+        if not answer.ok:
+            raise EngineError(f"docker {word}: {answer.said}")
+        return answer
 
     @staticmethod
     def argv(*words: str) -> list[str]:
@@ -101,76 +139,66 @@ class Engine:
             raise EngineUnavailable(f"docker {words[0]}: {result.detail}")
         return result
 
-    def call(self, *words: str, timeout: float = 60.0) -> str:
-        """Standard output of ``docker words…``."""
-        result = self.ask(*words, timeout=timeout)
-        if not result.ok:
-            raise EngineError(f"docker {words[0]}: {result.detail}")
-        return result.out
-
     def api_version(self) -> tuple[int, ...]:
         """The version of the engine's API, as numbers; also the test whether it answers."""
-        self.expect()
-        text = self.call("version", "--format", "{{.Server.APIVersion}}", timeout=20).strip()
-        return tuple(int(part) for part in text.split("."))
+        self._version = self.expect()
+        return tuple(int(part) for part in self._version.split("."))
 
     def cgroup_driver(self) -> str:
         """Who makes the control groups of containers: ``systemd`` or ``cgroupfs``."""
-        return self.call("info", "--format", "{{.CgroupDriver}}", timeout=30).strip()
+        return str(_mapping(self._call("info", "GET", "/info", timeout=30).data()).get("CgroupDriver") or "")
 
     def containers(self, runner: str) -> list[Container]:
         """All containers of a runner, half-made ones too."""
-        form = '{{.ID}}\t{{.Names}}\t{{.Label "' + ENVIRONMENT_LABEL + '"}}\t{{.State}}'
-        out = self.call(
-            "ps", "-a", "--no-trunc", "--filter", f"label={RUNNER_LABEL}={runner}", "--format", form
-        )
-        return [Container(*line.split("\t")) for line in out.splitlines() if line]
+        filters = json.dumps({"label": [f"{RUNNER_LABEL}={runner}"]})
+        query = urlencode({"all": "1", "filters": filters})
+        found = self._call("ps", "GET", f"/containers/json?{query}").data()
+        return [
+            Container(
+                str(each["Id"]),
+                next(iter(each.get("Names") or []), "").removeprefix("/"),
+                (each.get("Labels") or {}).get(ENVIRONMENT_LABEL, ""),
+                str(each.get("State") or ""),
+            )
+            for each in map(_mapping, found if isinstance(found, list) else [])
+        ]
 
-    def create(self, arguments: Sequence[str]) -> str:
-        """Make a container, not started; its id."""
-        return self.call("create", *arguments, timeout=120).strip()
+    def create(self, name: str, content: Mapping[str, Any]) -> str:
+        """Make a container, not started; its id. :param content: the API's ``ContainerConfig``."""
+        target = f"/containers/create?{urlencode({'name': name})}"
+        return str(_mapping(self._call("create", "POST", target, content, 120).data()).get("Id") or "")
 
     def start(self, name: str) -> None:
-        self.call("start", name, timeout=120)
+        self._call("start", "POST", f"/containers/{name}/start", timeout=120)
 
     def kill(self, name: str) -> None:
         """End a container now; returns when it has ended. One that doesn't run is no error."""
-        try:
-            self.call("kill", name)
-        except EngineUnavailable:
-            raise
-        except EngineError:
-            if self.running(name):
-                raise
+        answer = self._ask("kill", "POST", f"/containers/{name}/kill")
+        if not answer.ok and self.running(name):
+            raise EngineError(f"docker kill: {answer.said}")
 
     def stop(self, name: str, seconds: float) -> None:
         """Ask a container to end, and end it after ``seconds``."""
-        self.call("stop", "--time", str(int(seconds)), name, timeout=seconds + 60)
+        self._call("stop", "POST", f"/containers/{name}/stop?t={int(seconds)}", timeout=seconds + 60)
 
     def remove(self, names: Sequence[str], timeout: float = 180) -> None:
         """Remove containers, running or not, with their unnamed volumes; gone ones are no error."""
-        if not names:
-            return
-        try:
-            self.call("rm", "--force", "--volumes", *names, timeout=timeout)
-        except EngineUnavailable:
-            raise
-        except EngineError as error:
-            if "No such container" not in str(error):
-                raise
+        refused = []
+        for name in names:
+            answer = self._ask("rm", "DELETE", f"/containers/{name}?force=1&v=1", timeout=timeout)
+            if not answer.ok and answer.status != GONE:
+                refused.append(answer.said)
+        if refused:
+            raise EngineError(f"docker rm: {'; '.join(refused)}")
 
     def inspect(self, name: str) -> Inspection | None:
         """The state of one container; None if there is no such container."""
-        result = self._run(
-            self.argv("inspect", "--type", "container", "--format", "{{json .State}}", name), timeout=20
-        )
-        if not result.ok:
-            if "No such container" in result.err:
-                return None
-            if any(sign in result.err for sign in UNREACHABLE) or result.code == 127:
-                raise EngineUnavailable(f"docker inspect: {result.detail}")
-            raise EngineError(f"docker inspect: {result.detail}")
-        state = _state(result.out)
+        answer = self._ask("inspect", "GET", f"/containers/{name}/json", timeout=20)
+        if answer.status == GONE:
+            return None
+        if not answer.ok:
+            raise EngineError(f"docker inspect: {answer.said}")
+        state = _mapping(_mapping(answer.data()).get("State"))
         return Inspection(
             bool(state.get("Running")),
             int(state.get("Pid") or 0),
@@ -190,10 +218,15 @@ class Engine:
         container has ended is an answer too.
         """
         try:
-            result = self.ask("top", name, timeout=10)
-        except EngineUnavailable:
+            answer = self._ask("top", "GET", f"/containers/{name}/top", timeout=10)
+        except EngineError:
             return False
-        return result.ok or (result.code == 1 and UNAVAILABLE not in result.err)
+        return answer.ok or UNAVAILABLE not in answer.said
+
+    def wait(self, name: str) -> None:
+        """Returns when the container has ended, after a day, or at once if the engine can't say."""
+        with suppress(EngineError):
+            self._ask("wait", "POST", f"/containers/{name}/wait", timeout=86400)
 
     def last_words(self, name: str, lines: int = 5) -> str:
         """The last lines a container printed, in one line; empty if it can't be had."""
@@ -209,10 +242,6 @@ class Engine:
             shim was killed waits for the end of a program that nobody tells it of.
         """
         return self._run(self.argv("exec", name, *argv), timeout=timeout, enough=enough)
-
-    def wait(self, name: str) -> process.Result:
-        """Returns when the container has ended, after a day, or at once if the engine can't say."""
-        return self._run(self.argv("wait", name), timeout=86400)
 
     def spawn(
         self, name: str, argv: Sequence[str], *, options: Sequence[str], stdin: int, stdout: int | None

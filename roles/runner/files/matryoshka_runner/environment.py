@@ -1,20 +1,22 @@
 # Copyright: The matryoshka.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a job environment is made of: pure functions from the configuration to the engine's arguments."""
+"""What a job environment is made of: from the configuration to what the engine is asked for."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matryoshka_runner.cgroups import Place, slice_path
 from matryoshka_runner.config import Config
 from matryoshka_runner.containerd import Containerd
-from matryoshka_runner.engine import ENVIRONMENT_LABEL, RUNNER_LABEL
+from matryoshka_runner.engine import ENVIRONMENT_LABEL, MODE_LABEL, RUNNER_LABEL
 from matryoshka_runner.files import now, write_whole
 from matryoshka_runner.firstprocess import FirstProcess
 from matryoshka_runner.process import Run
@@ -75,78 +77,80 @@ class Environment:
 
 @dataclass(frozen=True)
 class HandedIn:
-    """Files on the host that the engine reads or binds when it makes an environment."""
+    """What an environment gets from the host: the file that is its daemon's configuration, and variables."""
 
     daemon: Path
-    variables: Path
+    variables: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def write(cls, folder: Path, config: Config, iptables: str | None, filesystem: str = "") -> HandedIn:
-        """Write them, readable by root only.
+        """Write the file, readable by root only.
 
         :param iptables: the host's iptables backend, ``nft`` or ``legacy``; None if it has none.
         :param filesystem: that the environments' data is on, as in ``/proc/self/mountinfo``.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files = cls(folder / "daemon.json", folder / "variables")
-        write_whole(files.daemon, json.dumps(config.inner_daemon, indent=2) + "\n", 0o600, durable=False)
+        daemon = folder / "daemon.json"
+        write_whole(daemon, json.dumps(config.inner_daemon, indent=2) + "\n", 0o600, durable=False)
         variables = dict(config.environment_variables)
         if iptables:
             variables["MATRYOSHKA_IPTABLES"] = iptables
         if config.limits.disk_bytes is not None and filesystem in UNHELD:
             variables["MATRYOSHKA_BOUND"] = UNHELD[filesystem]
         variables["MATRYOSHKA_RUNNER"] = config.name
-        text = "".join(f"{key}={value}\n" for key, value in variables.items())
-        write_whole(files.variables, text, 0o600, durable=False)
-        return files
+        return cls(daemon, variables)
 
 
-def create_arguments(
-    config: Config, environment: Environment, files: HandedIn, api: tuple[int, ...], driver: str = ""
-) -> list[str]:
-    """Arguments of ``docker create`` for ``environment``.
+def container_of(
+    config: Config, environment: Environment, given: HandedIn, version: tuple[int, ...], driver: str = ""
+) -> dict[str, Any]:
+    """The container of ``environment`` as the engine's API has it (``ContainerConfig`` with ``HostConfig``).
 
-    :param api: the engine's API version.
+    :param version: of the engine's API.
     :param driver: who makes the engine's control groups, ``systemd`` or ``cgroupfs``.
     """
-    words = [
-        f"--name={environment.container}",
-        f"--hostname={config.name}",
-        f"--label={RUNNER_LABEL}={config.name}",
-        f"--label={ENVIRONMENT_LABEL}={environment.id}",
-        f"--label=matryoshka.mode={config.mode.name}",
-        "--restart=no",
-        "--pull=never",
-        f"--env-file={files.variables}",
-        f"--oom-score-adj={OOM_SCORE}",
+    inner = [
+        f"{environment.data_root}:{config.mode.inner_data_root}",
+        f"{given.daemon}:{INNER_DAEMON_FILE}:ro",
     ]
+    host: dict[str, Any] = {
+        "RestartPolicy": {"Name": "no"},
+        "OomScoreAdj": OOM_SCORE,
+        "Privileged": config.mode.privileged,
+        "Tmpfs": {"/run": "exec,mode=755"},
+        "Binds": [*(inner if config.mode.inner_engine else []), *config.mounts],
+        **_bounds(config, driver),
+    }
     if config.mode.runtime != "runc":
-        words.append(f"--runtime={config.mode.runtime}")
-    if config.mode.privileged:
-        words.append("--privileged")
-    if api >= CGROUPNS_API:
-        words.append("--cgroupns=private")
-    words += _bounds(config, driver)
-    words.append("--tmpfs=/run:exec,mode=755")
-    if config.mode.inner_engine:
-        words.append(f"--volume={environment.data_root}:{config.mode.inner_data_root}")
-        words.append(f"--volume={files.daemon}:{INNER_DAEMON_FILE}:ro")
-    words += [f"--volume={mount}" for mount in config.mounts]
-    return [*words, config.image]
+        host["Runtime"] = config.mode.runtime
+    if version >= CGROUPNS_API:
+        host["CgroupnsMode"] = "private"
+    return {
+        "Image": config.image,
+        "Hostname": config.name,
+        "Labels": {
+            RUNNER_LABEL: config.name,
+            ENVIRONMENT_LABEL: environment.id,
+            MODE_LABEL: config.mode.name,
+        },
+        "Env": [f"{key}={value}" for key, value in given.variables.items()],
+        "HostConfig": host,
+    }
 
 
-def _bounds(config: Config, driver: str) -> list[str]:
+def _bounds(config: Config, driver: str) -> dict[str, Any]:
     """A runner's slice has its limits; without one the environment itself gets them."""
-    limits, words = config.limits, []
+    limits = config.limits
+    found: dict[str, Any] = {}
     if config.slice is not None:
-        return [f"--cgroup-parent={config.slice if driver == 'systemd' else slice_path(config.slice)}"]
+        return {"CgroupParent": config.slice if driver == "systemd" else slice_path(config.slice)}
     if limits.cpus is not None:
-        words.append(f"--cpus={limits.cpus:g}")
+        found["NanoCpus"] = round(limits.cpus * 1e9)
     if limits.memory_bytes is not None:
-        words += [f"--memory={limits.memory_bytes}", f"--memory-swap={limits.memory_bytes}"]
+        found["Memory"] = found["MemorySwap"] = limits.memory_bytes
     if limits.pids is not None:
-        words.append(f"--pids-limit={limits.pids}")
-    return words
+        found["PidsLimit"] = limits.pids
+    return found
 
 
 def iptables_backend(run: Run) -> str | None:

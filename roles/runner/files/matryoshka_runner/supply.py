@@ -23,7 +23,7 @@ from matryoshka_runner.environment import (
     READY_PROGRAM,
     Environment,
     HandedIn,
-    create_arguments,
+    container_of,
     iptables_backend,
 )
 from matryoshka_runner.errors import EngineError, EngineUnavailable, EnvironmentFailed, ProgramError
@@ -202,8 +202,8 @@ class Supply:
         assert self._files is not None
         environment = Environment.fresh(self.config)
         environment.data_root.mkdir(parents=True, exist_ok=True, mode=0o710)
-        words = create_arguments(self.config, environment, self._files, self._api, self._driver)
-        environment.container_id = self.engine.create(words)
+        content = container_of(self.config, environment, self._files, self._api, self._driver)
+        environment.container_id = self.engine.create(environment.container, content)
         return environment
 
     def _settle(self) -> None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 import pytest
 from matryoshka_runner import clients, process
 from matryoshka_runner.clients import SILENT, Clients
-from matryoshka_runner.engine import Engine
-from matryoshka_runner.errors import EngineError, EngineUnavailable
 from matryoshka_runner.events import Mailbox, Stop
 from matryoshka_runner.process import Result, run
 
@@ -127,16 +125,6 @@ def test_a_client_ends_for_a_reason_of_its_own_too() -> None:
     host = Host()
     ended = host.clients()(HANGS, enough=lambda: "its container is gone")
     assert (ended.code, ended.err) == (124, "sleep 30: its container is gone")
-
-
-def test_a_silent_engine_is_told_from_one_that_is_too_slow() -> None:
-    host = Host(leaving=True, answers=False)
-    with pytest.raises(EngineUnavailable, match=SILENT):
-        Engine(lambda _argv, timeout=60.0, enough=None: host.clients()(HANGS, timeout=timeout)).start("x")
-    host = Host(leaving=True)
-    with pytest.raises(EngineError, match="no end within") as caught:
-        Engine(lambda _argv, timeout=60.0, enough=None: host.clients()(HANGS, timeout=0.1)).start("x")
-    assert caught.type is EngineError
 
 
 def test_a_stop_is_seen_before_the_mailbox_is_looked_into() -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socketserver
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -59,6 +61,27 @@ def test_a_link_that_leads_out_of_the_environment_isnt_followed(proc: Path) -> N
         place.symlink_to(proc / "7" / "root" / link)
         assert ping(str(proc / str(number) / "root" / "run" / "docker.sock"), 1)
         assert not inner.answers(number, proc=str(proc))
+
+
+class Drip(socketserver.BaseRequestHandler):
+    """What a job might put in its engine's place: says one byte after the other, for ever."""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.request.sendall(b"H")
+                time.sleep(0.05)
+
+
+def test_who_answers_slowly_for_ever_isnt_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    with socketserver.ThreadingUnixStreamServer(str(path), Drip) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        began = time.monotonic()
+        assert not ping(str(path), 0.3)
+        assert time.monotonic() - began < 5
+        server.shutdown()
 
 
 def test_an_engine_that_hangs_doesnt_answer(tmp_path: Path) -> None:
