@@ -133,6 +133,31 @@ MOMENTS = (
 )
 
 
+def strike(machine: Machine, number: int, moment: Moment, chance: random.Random, jobs: list[str]) -> Cut:
+    """Set ``moment`` going and cut the power in the midst of it.
+
+    :param jobs: that were handed in and not looked for yet; this moment's are added.
+    """
+    after = chance.uniform(*moment.window)
+    jobs += moment.begin(machine, chance)
+    time.sleep(after)
+    machine.vm.machine.cut()
+    return Cut(number, moment.name, round(after, 1))
+
+
+def look_after(machine: Machine, found: Cut, jobs: list[str], again: bool) -> None:
+    """What became of the jobs and caches of a machine that is ready.
+
+    :param jobs: those to look for; none is left afterwards.
+    :param again: run the site's play, too, which ends with verify.
+    """
+    judge_jobs(machine, found, jobs)
+    jobs.clear()
+    judge_caches(machine, found)
+    if again:
+        judge_converge(machine, found)
+
+
 def cut(
     machine: Machine,
     number: int,
@@ -144,27 +169,19 @@ def cut(
 ) -> Cut:
     """Set ``moment`` going, cut the power in the midst of it, turn it on and look.
 
-    :param jobs: that were handed in and not looked for yet; this moment's are added.
+    :param jobs: as of :func:`strike`.
     :param look: wait until all is well and look for the jobs. Else the next cut meets a machine that still comes up.
-    :param again: run the site's play afterwards, too, which ends with verify.
+    :param again: as of :func:`look_after`.
     """
-    after = chance.uniform(*moment.window)
-    found = Cut(number, moment.name, round(after, 1))
+    found = Cut(number, moment.name, 0.0)
     try:
-        jobs += moment.begin(machine, chance)
-        time.sleep(after)
-        machine.vm.machine.cut()
+        found = strike(machine, number, moment, chance, jobs)
         begin = time.monotonic()
         found.ssh = machine.vm.boot(whole=False)
-        if not look:
-            return found
-        machine.all_ready()
-        found.ready = time.monotonic() - begin
-        judge_jobs(machine, found, jobs)
-        jobs.clear()
-        judge_caches(machine, found)
-        if again:
-            judge_converge(machine, found)
+        if look:
+            machine.all_ready()
+            found.ready = time.monotonic() - begin
+            look_after(machine, found, jobs, again)
     except (AssertionError, Failure, subprocess.SubprocessError) as failed:
         found.wrong.append(str(failed))
     return found

@@ -30,11 +30,3 @@ def machine(copies: Copies) -> Iterator[Machine]:
     found = copies.fit()
     yield found
     found.let_go()
-
-
-@pytest.fixture(scope="module")
-def off(copies: Copies) -> Machine:
-    """A converged machine that was shut down, for all tests of a file."""
-    found = copies.fit()
-    found.vm.machine.shut_down()
-    return found

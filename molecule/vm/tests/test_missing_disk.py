@@ -1,15 +1,43 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A data disk that isn't there at boot, one that is pulled out of the running machine, and both when they come back.
+"""The power goes during two jobs, and a data disk with it; one is pulled out of the running machine; both come back.
 
-That verify has nothing to say afterwards is seen at the end of the power cuts, which the same machine goes through.
+That verify has nothing to say afterwards is seen at the end of the other power cuts, which the same machine goes through.
 """
 
 from __future__ import annotations
 
-from machines import Machine
+import random
+import time
 
+import pytest
+from machines import Copies, Machine
+from power_cuts import MOMENTS, Cut, look_after, row, strike
+
+JOB = next(moment for moment in MOMENTS if moment.name == "job")
 FAST, SLOW = "MX-FAST-1", "MX-SLOW-1"
 CI, NEIGHBOUR = "matryoshka-runner@ci.service", "matryoshka-runner@neighbour.service"
+
+
+class Struck:
+    """A converged machine whose power went in the midst of two jobs; it is off, and the jobs weren't looked for yet."""
+
+    def __init__(self, machine: Machine) -> None:
+        seed = int(time.time())
+        print(f"seed {seed}")
+        self.jobs: list[str] = []
+        self.cut: Cut = strike(machine, 1, JOB, random.Random(seed), self.jobs)
+        self.machine = machine
+
+
+@pytest.fixture(scope="module")
+def struck(copies: Copies) -> Struck:
+    return Struck(copies.fit())
+
+
+@pytest.fixture
+def off(struck: Struck) -> Machine:
+    """The machine; all tests of the file go through its fate together."""
+    return struck.machine
 
 
 def test_without_the_engine_s_disk_the_machine_comes_up_and_verify_names_the_disk(off: Machine) -> None:
@@ -33,11 +61,14 @@ def test_nothing_is_written_in_the_place_of_the_disk(off: Machine) -> None:
     assert off.host.run("mkdir /srv/fast/docker").rc != 0
 
 
-def test_the_disk_comes_back_and_so_does_everything(off: Machine) -> None:
+def test_the_disk_comes_back_and_so_does_everything(struck: Struck) -> None:
+    off = struck.machine
     off.vm.machine.plug(FAST)
     off.wait("the volume is mounted", "findmnt /srv/fast")
     off.all_ready()
-    off.submit("docker version", "ci").succeeds(200)
+    assert len(struck.jobs) == 2
+    look_after(off, struck.cut, struck.jobs, again=False)
+    assert not struck.cut.wrong, "\n".join([row(struck.cut), *struck.cut.wrong])
     off.wait("systemd has nothing to complain of", 'test "$(systemctl is-system-running)" = running', 60)
 
 

@@ -49,6 +49,7 @@ def test_moments_are_told_apart_and_have_time() -> None:
 
 def test_every_moment_has_its_turn_to_be_looked_after() -> None:
     assert looks(4, 4, look=2, again=2) == {2: False, 4: True}
+    assert looks(3, 3, look=3, again=1) == {3: True}
     twenty = looks(20, 6, look=2, again=3)
     assert {(number - 1) % 6 for number in twenty} == set(range(6))
     assert [number for number, again in twenty.items() if again] == [6, 11, 18, 20]
