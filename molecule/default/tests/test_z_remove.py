@@ -14,7 +14,7 @@ def left(site: Site) -> dict[str, list[str]]:
             "ls -d /etc/systemd/system/*matryoshka* /etc/systemd/system/*/matryoshka* 2>/dev/null; true"
         ),
         "files": site.lines(
-            "ls -d /usr/local/sbin/matryoshka /usr/local/lib/matryoshka /etc/matryoshka /etc/docker 2>/dev/null; true"
+            "ls -d /usr/local/sbin/matryoshka /usr/local/lib/matryoshka /etc/matryoshka /var/cache/matryoshka /etc/docker 2>/dev/null; true"
         ),
         "packages": site.lines(
             "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' docker.io docker-cli 2>/dev/null | grep '^installed'; true"
