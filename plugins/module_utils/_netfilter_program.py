@@ -482,11 +482,13 @@ def remembered(memory: str | None, of: str) -> dict[str, Any] | None:
 
 
 def remember(memory: str, of: str, answer: Mapping[str, Any]) -> None:
-    """Keep an answer; where that can't be written, it is asked for again."""
-    new = f"{memory}.{os.getpid()}"
+    """Keep an answer; where that can't be written, it is asked for again. One at a time, see :func:`locked`."""
+    new = f"{memory}.new"
     try:
         os.makedirs(os.path.dirname(memory), mode=0o755, exist_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        with open(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as stream:
             json.dump({"of": of, "answer": answer}, stream)
         os.rename(new, memory)
     except OSError:

@@ -31,7 +31,7 @@ PARTS = ("lint", "unit", "sanity", "integration", "molecule")
 ON_REQUEST = ("long",)
 """Parts that only run when they are named."""
 EMULATED = {"vm": "vm-debian13", "vm-debian12": "vm-debian12"}
-"""Scenarios whose machines may run on emulated processors, after all others, alone; what their machines are made from."""
+"""Scenarios whose machines may run on emulated processors, after all others; what their machines are made from."""
 NAMED = ("vm-debian12",)
 """Scenarios that only run when they are named."""
 PATIENT = ("lint", "sanity")

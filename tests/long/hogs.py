@@ -145,8 +145,10 @@ def other_processor_busy(machine: Machine) -> Iterator[None]:
         "systemd-run --quiet --collect --unit=busy -p AllowedCPUs=1 -p RuntimeMaxSec=300"
         " sh -c 'while :; do :; done'"
     )
-    yield
-    machine.sh("systemctl stop busy")
+    try:
+        yield
+    finally:
+        machine.sh("systemctl stop busy || true")
 
 
 def tried(machine: Machine, name: str) -> Meal:

@@ -209,7 +209,7 @@ class Harness:
             said = self.site.play("site")
             changed = re.search(r"changed=(\d+)", said)
             if changed is None or changed[1] != "0":
-                tasks = re.findall(r"TASK \[([^]]*)\][^\n]*\n(?:[^\n]*\n)*?changed:", said)
+                tasks = re.findall(r"TASK \[([^]]*)\][^\n]*\n(?:(?!TASK )[^\n]*\n)*?changed:", said)
                 self.fail(f"after {len(self.done)} kills the play changed {tasks}")
             if "nothing to complain about" not in self.site.play("verify"):
                 self.fail(f"after {len(self.done)} kills verify.yml complains; see {self.site.log.name}")

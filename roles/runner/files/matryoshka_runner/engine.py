@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from matryoshka_runner import api, process
 from matryoshka_runner.api import Answer
-from matryoshka_runner.clients import SILENT, Clients
+from matryoshka_runner.clients import GRACE, SILENT, Clients
 from matryoshka_runner.errors import EngineError, EngineUnavailable
 from matryoshka_runner.ping import ping
 
@@ -91,7 +91,9 @@ class Engine:
         clients = Clients(leaving, lambda: ping(SOCKET, 2.0))
 
         def http(method: str, target: str, body: Any = None, timeout: float = 60.0) -> Answer:
-            return api.ask(SOCKET, method, target, body, timeout, clients.watch())
+            # What is over soon anyway isn't watched: the watch is a question to the engine, too.
+            watch = clients.watch() if timeout > GRACE else None
+            return api.ask(SOCKET, method, target, body, timeout, watch)
 
         return cls(clients, http)
 
@@ -109,7 +111,9 @@ class Engine:
             raise EngineUnavailable(f"{SILENT} on {SOCKET} as an engine does: {answer.said}")
         return answer.version
 
-    def _ask(self, word: str, method: str, target: str, body: Any = None, timeout: float = 60.0) -> Answer:
+    def _request(
+        self, word: str, method: str, target: str, body: Any = None, timeout: float = 60.0
+    ) -> Answer:
         """An answer of the API, whatever its status; ``word`` is what the engine's client calls the request."""
         try:
             self._version = self._version or self.expect()
@@ -123,7 +127,7 @@ class Engine:
 
     def _call(self, word: str, method: str, target: str, body: Any = None, timeout: float = 60.0) -> Answer:
         """The same, where anything but success is an EngineError."""
-        answer = self._ask(word, method, target, body, timeout)
+        answer = self._request(word, method, target, body, timeout)
         if not answer.ok:
             raise EngineError(f"docker {word}: {answer.said}")
         return answer
@@ -153,14 +157,16 @@ class Engine:
         filters = json.dumps({"label": [f"{RUNNER_LABEL}={runner}"]})
         query = urlencode({"all": "1", "filters": filters})
         found = self._call("ps", "GET", f"/containers/json?{query}").data()
+        if not isinstance(found, list):
+            raise EngineError(f"docker ps: {str(found)[:80]!r} isn't a list of containers")
         return [
             Container(
-                str(each["Id"]),
+                str(each.get("Id") or ""),
                 next(iter(each.get("Names") or []), "").removeprefix("/"),
                 (each.get("Labels") or {}).get(ENVIRONMENT_LABEL, ""),
                 str(each.get("State") or ""),
             )
-            for each in map(_mapping, found if isinstance(found, list) else [])
+            for each in map(_mapping, found)
         ]
 
     def create(self, name: str, content: Mapping[str, Any]) -> str:
@@ -173,9 +179,13 @@ class Engine:
 
     def kill(self, name: str) -> None:
         """End a container now; returns when it has ended. One that doesn't run is no error."""
-        answer = self._ask("kill", "POST", f"/containers/{name}/kill")
-        if not answer.ok and self.running(name):
-            raise EngineError(f"docker kill: {answer.said}")
+        try:
+            self._call("kill", "POST", f"/containers/{name}/kill")
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            if self.running(name):
+                raise
 
     def stop(self, name: str, seconds: float) -> None:
         """Ask a container to end, and end it after ``seconds``."""
@@ -185,7 +195,7 @@ class Engine:
         """Remove containers, running or not, with their unnamed volumes; gone ones are no error."""
         refused = []
         for name in names:
-            answer = self._ask("rm", "DELETE", f"/containers/{name}?force=1&v=1", timeout=timeout)
+            answer = self._request("rm", "DELETE", f"/containers/{name}?force=1&v=1", timeout=timeout)
             if not answer.ok and answer.status != GONE:
                 refused.append(answer.said)
         if refused:
@@ -193,7 +203,7 @@ class Engine:
 
     def inspect(self, name: str) -> Inspection | None:
         """The state of one container; None if there is no such container."""
-        answer = self._ask("inspect", "GET", f"/containers/{name}/json", timeout=20)
+        answer = self._request("inspect", "GET", f"/containers/{name}/json", timeout=20)
         if answer.status == GONE:
             return None
         if not answer.ok:
@@ -218,7 +228,7 @@ class Engine:
         container has ended is an answer too.
         """
         try:
-            answer = self._ask("top", "GET", f"/containers/{name}/top", timeout=10)
+            answer = self._request("top", "GET", f"/containers/{name}/top", timeout=10)
         except EngineError:
             return False
         return answer.ok or UNAVAILABLE not in answer.said
@@ -226,7 +236,7 @@ class Engine:
     def wait(self, name: str) -> None:
         """Returns when the container has ended, after a day, or at once if the engine can't say."""
         with suppress(EngineError):
-            self._ask("wait", "POST", f"/containers/{name}/wait", timeout=86400)
+            self._request("wait", "POST", f"/containers/{name}/wait", timeout=86400)
 
     def last_words(self, name: str, lines: int = 5) -> str:
         """The last lines a container printed, in one line; empty if it can't be had."""

@@ -84,6 +84,11 @@ def test_containers_are_read_from_the_engines_list() -> None:
     assert parse_qs(query) == {"all": ["1"], "filters": ['{"label": ["matryoshka.runner=ci"]}']}
 
 
+def test_what_is_no_list_of_containers_doesnt_count_as_none() -> None:
+    with pytest.raises(EngineError, match="isn't a list of containers"):
+        engine(json=answer(content={})).containers("ci")
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "text"),
     [
@@ -152,6 +157,10 @@ def test_a_container_that_isnt_killed_is_an_error_only_if_it_runs() -> None:
     stopped, running = ({"Id": "x", "State": {"Running": state, "Pid": 7}} for state in (False, True))
     not_running = refusal(409, "container x is not running")
     engine(kill=not_running, json=answer(content=stopped)).kill("x")
+    late = EngineError("no end within 60 s")
+    engine(kill=late, json=answer(content=stopped)).kill("x")
+    with pytest.raises(EngineError, match="docker kill: no end within 60 s"):
+        engine(kill=late, json=answer(content=running)).kill("x")
     with pytest.raises(EngineError, match="docker kill: container x is not running"):
         engine(kill=not_running, json=answer(content=running)).kill("x")
 
