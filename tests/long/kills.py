@@ -107,6 +107,9 @@ class Harness:
             self._engine.append(time.monotonic())
         play = shot.play.wait(600) if shot.play else None
         if play is not None and victim["kind"]:
+            if victim["kind"] in ("sshd", "sshd session"):
+                # Ansible's shared connection, dead or not, is used again for as long as it is kept.
+                time.sleep(PERSIST + 1)
             self.repeat(phase, victim)
         asked = {
             "since": 0 if shot.play or not victim["kind"] else victim["monotonic"],
@@ -116,6 +119,9 @@ class Harness:
             "known": self._known,
         }  # fmt: skip
         seen = self.recover(asked)
+        if phase.cause == "image" and play and victim["kind"]:
+            # The build may have gone on to its end; what it made, the next play takes away.
+            self.repeat(phase, victim)
         submitter = self.end_of(shot.job) if shot.job else None
         if victim["kind"] == "message bus":
             # D-Bus can't be restarted under its users: logind doesn't come back to it, and logins wait for logind.
@@ -177,9 +183,6 @@ class Harness:
 
     def repeat(self, phase: Phase, victim: dict[str, Any]) -> None:
         """A play that died is run again, as a person would; it has to go through."""
-        if victim["kind"] in ("sshd", "sshd session"):
-            # Ansible's shared connection, dead or not, is used again for as long as it is kept.
-            time.sleep(PERSIST + 1)
         try:
             self.site.play("site")
         except PlayFailed as failure:
