@@ -122,12 +122,12 @@ def boots(base: qemu.Machine, repetitions: int) -> list[Figure]:
     ]
 
 
-def meals(base: qemu.Machine, heading: str) -> list[Meal]:
-    """What each hog does; a machine that isn't well afterwards, as without limits, gives way to a new one."""
+def meals(base: qemu.Machine, heading: str, hogs: Sequence[str]) -> list[Meal]:
+    """What each of the hogs does; a machine that isn't well afterwards, as without limits, gives way to a new one."""
     eaten = []
     copies = Copies(base, f"{NAME}-hog")
     try:
-        for name in HOGS:
+        for name in hogs:
             say(f"{name}, {heading}")
             eaten.append(tried(copies.fit(), name))
             say(str(eaten[-1]))
@@ -169,10 +169,11 @@ def overhead_part(base: Base, args: argparse.Namespace) -> str:
     return figures([overhead(base(), TURNS * args.repetitions)], TURNS * args.repetitions)
 
 
-def hogs_part(_base: Base, _args: argparse.Namespace) -> str:
-    limited = meals(converged(LONG, say, **FAIR), "with limits")
+def hogs_part(_base: Base, args: argparse.Namespace) -> str:
+    hogs = (args.hog or list(HOGS)) * args.turns
+    limited = meals(converged(LONG, say, **FAIR), "with limits", hogs)
     unlimited = converged(UNLIMITED, say, **NO_LIMITS)
-    return hog_table({"with": limited, "without": meals(unlimited, "without limits")})
+    return hog_table({"with": limited, "without": meals(unlimited, "without limits", hogs)})
 
 
 def cuts_part(base: Base, args: argparse.Namespace) -> str:
@@ -196,6 +197,8 @@ def main() -> int:
     parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}; without any: all")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--cuts", type=int, default=4)
+    parser.add_argument("--hog", action="append", choices=list(HOGS), help="only this one; repeatable")
+    parser.add_argument("--turns", type=int, default=1, help="how often each hog is let loose (1)")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args()
     for part in args.part:

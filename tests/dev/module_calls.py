@@ -18,6 +18,7 @@ from ansible.playbook.play import Play
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import init_plugin_loader
 from ansible.vars.manager import VariableManager
+from bytecode import precompile
 from hosts import ROOT, Host
 from packed import share
 
@@ -66,7 +67,7 @@ def call_module(
     if not COLLECTIONS:
         COLLECTIONS.append(str(ROOT / "playbooks" / "collections"))
         init_plugin_loader(COLLECTIONS)
-        share()
+        precompile(share())
     options = {"connection": "ssh", "check": check, "diff": diff, "forks": 1, "verbosity": 0}
     options |= {"become": become, "become_method": "sudo", "become_user": "root"}
     context.CLIARGS = ImmutableDict(options)

@@ -67,6 +67,8 @@ def digest(root: Path = ROOT) -> str:
     for path in [*sources, root / "requirements.txt", root / "requirements.yml"]:
         content = path.read_bytes()
         found.update(f"{path.relative_to(root)} {len(content)}\n".encode() + content)
+    for name in ("packed.py", "bytecode.py"):
+        found.update(Path(__file__).with_name(name).read_bytes())
     return found.hexdigest()[:16]
 
 

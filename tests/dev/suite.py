@@ -310,9 +310,11 @@ def long(_suite: Suite, args: Sequence[str]) -> list[Check]:
     """What takes too long for every change: killed processes, power cuts, faults of a whole machine."""
     python = [sys.executable]
     known: dict[str, Callable[[Sequence[str]], Check]] = {
-        "kills": lambda options: Check("kills", [*python, "tests/long/kills.py", *options]),
-        "cuts": lambda options: Check("cuts", [*python, "tests/long/cuts.py", *options]),
-        "faults": lambda options: pytest("faults", ["-v", "tests/long/test_faults.py", *options]),
+        "kills": lambda options: Check(
+            "kills", [*python, "tests/long/kills.py", *options], environment=PACKED
+        ),
+        "cuts": lambda options: Check("cuts", [*python, "tests/long/cuts.py", *options], environment=PACKED),
+        "faults": lambda options: pytest("faults", ["-v", "tests/long/test_faults.py", *options], PACKED),
     }
     options = [word for word in args if word not in known]
     chosen = [name for name in args if name in known]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prints nothing: has a playbook's run share packed modules and templates with the others of this checkout, and its tasks their plugins."""
+"""Prints nothing: has a playbook's run share with others of this checkout what it packs and compiles, and its tasks their plugins."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bytecode import precompile
 from packed import compile_once, load, share
 
 DOCUMENTATION = """
@@ -17,7 +18,7 @@ name: packed_modules
 type: aggregate
 short_description: Share packed modules, loaded plugins and compiled templates
 description:
-  - Modules that one run of Ansible has packed are used by the next.
+  - Modules that one run of Ansible has packed, with bytecode for Debian 13's Python, are used by the next.
   - Plugins are loaded once for all tasks, and templates are compiled once.
 """
 
@@ -32,5 +33,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        folder = share()
         load()
-        compile_once(share())
+        compile_once(folder)
+        precompile(folder)
