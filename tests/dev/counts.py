@@ -96,5 +96,5 @@ def step_seconds(lines: Iterable[tuple[float, str]], end: float) -> list[tuple[s
         for at, line in lines
         if (found := BEGUN.match(ANSI.sub("", line).strip())) is not None
     ]
-    ends = [*(at for _, at in begun[1:]), end]
-    return [(step, until - at) for (step, at), until in zip(begun, ends, strict=True)]
+    ends = [*(at for _, at in begun), end]
+    return [(step, until - at) for (step, at), until in zip(begun, ends[1:], strict=True)]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prints the path of an archive with the image of job environments, made natively on a container host.
+"""Prints the path of an archive with the image of job environments, made on a container host.
 
-Emulated processors unpack packages for minutes. The container host is made by the collection's own roles, with the
-recipe of scenario vm, so the image is the one that the machine would build itself.
+Emulated processors unpack packages for minutes, others for half a minute. The container host is made by the collection's
+own roles, with the recipe of the scenarios that load it, so the image is the one that they would build themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import hosts
 import yaml
@@ -23,7 +24,7 @@ from playbook import run_playbook
 
 IMAGES = {"bookworm": "debian12", "trixie": "debian13"}
 """Container host for each suite."""
-VARIABLES = ROOT / "molecule" / "inventory" / "host_vars"
+VARIABLES = ROOT / "molecule" / "inventory"
 PLAYBOOK = [
     {
         "hosts": "all",
@@ -40,7 +41,7 @@ def ensure_archive(suite: str) -> Path:
         *ROOT.glob("roles/runner_image/**/*"),
         *ROOT.glob("plugins/module_utils/_environment_image*.py"),
     ]
-    parts.append(VARIABLES / f"vm-{IMAGES[suite]}.yml")
+    parts += variable_files(suite)
     text = b"".join(path.read_bytes() for path in sorted(parts) if path.is_file())
     digest = hashlib.sha256(text + recipe(IMAGES[suite])[2].encode()).hexdigest()[:12]
     folder = STATE / "vm" / "environments"
@@ -55,6 +56,11 @@ def ensure_archive(suite: str) -> Path:
     return archive
 
 
+def variable_files(suite: str) -> list[Path]:
+    """Where the scenarios have their recipe, the later over the earlier."""
+    return [VARIABLES / "group_vars" / "prepared.yml", VARIABLES / "host_vars" / f"vm-{IMAGES[suite]}.yml"]
+
+
 def make(suite: str, archive: Path) -> None:
     name = f"archive-{suite}"
     host = hosts.create(name, IMAGES[suite], "root")
@@ -62,7 +68,9 @@ def make(suite: str, archive: Path) -> None:
         inventory, playbook = archive.with_suffix(".inventory.json"), archive.with_suffix(".playbook.json")
         hosts.write_inventory(inventory, [host])
         playbook.write_text(json.dumps(PLAYBOOK), encoding="utf-8")
-        given = yaml.safe_load((VARIABLES / f"vm-{IMAGES[suite]}.yml").read_text(encoding="utf-8"))
+        given: dict[str, Any] = {}
+        for file in variable_files(suite):
+            given |= yaml.safe_load(file.read_text(encoding="utf-8"))
         image = {key: given[key] for key in given if key.startswith("runner_image_packages")}
         done = run_playbook(inventory, playbook, image)
         if done.returncode != 0:

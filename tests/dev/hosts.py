@@ -32,7 +32,7 @@ from typing import Any
 import qemu
 from images import drop_name, ensure_image, image_names
 from machine import CHECKOUT, ROOT, STATE, Failure, lock, podman, root_command, run, this_machine
-from vm_image import PREFIX, ensure_boot
+from vm_image import ARCHIVE, PREFIX, ensure_boot, environment_archive
 
 __all__ = ["ROOT", "STATE", "Failure", "Host", "create", "hosts", "inventory", "remove", "write_inventory"]
 
@@ -151,8 +151,11 @@ def find(name: str) -> Host | None:
 def create(name: str, image: str, user: str, **parts: Any) -> Host:
     """A running host called ``name``, reused if it is there and was made like this.
 
-    :param parts: of a whole machine: see :class:`qemu.Machine`.
+    :param parts: of a whole machine: see :class:`qemu.Machine`. Of any other, ``archive``: a suite for which it has
+        an archive with the image of job environments.
     """
+    # For Molecule's inventory alone.
+    parts.pop("groups", None)
     if image.startswith(PREFIX):
         return reach(create_machine(name, image, user, **parts), wait=True)
     container = container_name(name)
@@ -167,6 +170,8 @@ def create(name: str, image: str, user: str, **parts: Any) -> Host:
         reference = ensure_image(image)
         globals_, options = this_machine()
         volumes = [f"--volume={container}-{key_}:{path}" for key_, path in VOLUMES.items()]
+        if parts.get("archive"):
+            volumes.append(f"--volume={environment_archive(parts['archive'])}:/{ARCHIVE}:ro")
         for key_ in VOLUMES:
             podman("volume", "create", "--label", f"{LABEL}={CHECKOUT}", f"{container}-{key_}")
         podman(

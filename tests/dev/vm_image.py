@@ -42,9 +42,7 @@ def ensure_boot(image: str, public_key: Path) -> Boot:
     """
     script = RECIPE / "machine.sh"
     suite, _packages, tree_digest = recipe(image)
-    # A program of its own: it makes a host, as this does.
-    maker = Path(__file__).with_name("environment_archive.py")
-    archive = Path(run([sys.executable, str(maker), suite], timeout=1200).strip())
+    archive = environment_archive(suite)
     parts = [
         tree_digest,
         archive.name,
@@ -66,6 +64,13 @@ def ensure_boot(image: str, public_key: Path) -> Boot:
                 run(root_command(["install", "-m", "0600", str(archive), str(tree / ARCHIVE)]))
                 make_boot(tree, folder)
     return Boot(folder / "vmlinuz", folder / "initrd", folder / "root.img")
+
+
+def environment_archive(suite: str) -> Path:
+    """An archive with the image of job environments for ``suite``, made first if it isn't there."""
+    # A program of its own: it makes a host, for which this may be asked.
+    maker = Path(__file__).with_name("environment_archive.py")
+    return Path(run([sys.executable, str(maker), suite], timeout=1200).strip())
 
 
 def in_use(folder: Path) -> bool:

@@ -22,7 +22,7 @@ READY = 300.0
 FINDING = re.compile(r'"\d+\. .*\[\w+\]"')
 """A line of verify's report that names something."""
 HERE = Path(__file__).resolve()
-VARIABLES = HERE.parents[2] / "inventory" / "host_vars"
+VARIABLES = HERE.parents[2] / "inventory"
 
 
 class Machine(Site):
@@ -99,8 +99,9 @@ def machine_of(inventory: str, image: str) -> qemu.Machine:
 
 def given(image: str) -> dict[str, Any]:
     """The variables that the scenario's play had for the machine of ``image``."""
-    text = (VARIABLES / f"{image}.yml").read_text(encoding="utf-8")
-    variables: dict[str, Any] = yaml.safe_load(text)
+    variables: dict[str, Any] = {}
+    for file in ("group_vars/prepared.yml", f"host_vars/{image}.yml"):
+        variables |= yaml.safe_load((VARIABLES / file).read_text(encoding="utf-8"))
     return variables
 
 

@@ -41,6 +41,10 @@ def test_seconds_of_steps() -> None:
     assert step_seconds(lines, 10.0) == [("create", 2.0), ("converge", 7.0)]
 
 
+def test_a_scenario_that_molecule_refuses_has_no_steps() -> None:
+    assert step_seconds([(1.0, "ERROR    Failed to validate molecule.yml")], 2.0) == []
+
+
 @pytest.mark.parametrize(
     ("cases", "expected"),
     [
