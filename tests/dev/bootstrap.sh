@@ -34,7 +34,8 @@ step() {
 
 find_python() {
   local name
-  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+  # The distribution's own first: it is built to be fast, what people compile for themselves often isn't (a third slower).
+  for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$name"
       return
