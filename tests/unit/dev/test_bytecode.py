@@ -17,7 +17,8 @@ from ansible.executor import module_common
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "dev"))
 import bytecode
-from bytecode import COMPILE, Bytecode, precompile, with_bytecode
+from bytecode import COMPILE, Bytecode, on_host, precompile, with_bytecode
+from machine import Failure
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +113,16 @@ def test_ansible_keeps_a_module_as_soon_as_it_has_bytecode(
     if has_image:
         kept = base64.b64decode(cached.load(str(tmp_path / "kept")).zip_data)
         assert taken(kept, tmp_path) == "one.pyc yes"
+
+
+@pytest.mark.parametrize("fails", ["image_id", "run"])
+def test_a_podman_that_fails_is_told_of_and_fails_no_play(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: str
+) -> None:
+    def failing(*_words: object, **_options: object) -> str:
+        raise Failure("podman ended with 125")
+
+    monkeypatch.setattr(bytecode, "image_id", lambda _reference: "0a1b2c")
+    monkeypatch.setattr(bytecode, fails, failing)
+    assert on_host({"one.py": b"said = 'yes'\n"}) == {}
+    assert "without bytecode: podman ended with 125" in capsys.readouterr().err
