@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from typing import Any
 
 import qemu
 from images import drop_name, ensure_image, image_names
-from machine import CHECKOUT, ROOT, STATE, Failure, lock, podman, root_command, run, this_machine
+from machine import CHECKOUT, ROOT, STATE, Failure, lock, podman, root_command, run, say, this_machine
 from vm_image import ARCHIVE, PREFIX, ensure_boot, environment_archive
 
 __all__ = ["ROOT", "STATE", "Failure", "Host", "create", "hosts", "inventory", "remove", "write_inventory"]
@@ -226,11 +226,31 @@ def reach(machine: qemu.Machine, wait: bool = False) -> Host:
     )
     if wait:
         try:
-            wait_for_ssh(host, BOOT_SECONDS)
+            wait_for_boot(machine, host)
             wait_for_units(host)
         except Failure as failure:
             raise Failure(f"{failure}\nThe console's end:\n{machine.last_lines()}") from None
     return host
+
+
+class Gone(Failure):
+    """QEMU has ended by itself."""
+
+
+def wait_for_boot(machine: qemu.Machine, host: Host, without: Sequence[str] = ()) -> None:
+    """Until SSH answers on a machine that was turned on.
+
+    In some hundred starts QEMU has once ended by itself, a second after power-on: then the machine is turned on again,
+    once, and that is said.
+
+    :param without: as of :meth:`qemu.Machine.start`.
+    """
+    try:
+        wait_for_ssh(host, BOOT_SECONDS, lambda: bool(machine.pid))
+    except Gone as gone:
+        say(f"{gone}: it is started again. The console's end:\n{machine.last_lines(5)}")
+        machine.start(without)
+        wait_for_ssh(host, BOOT_SECONDS, lambda: bool(machine.pid))
 
 
 def wait_for_units(host: Host, seconds: float = 180) -> None:
@@ -268,7 +288,11 @@ def wait_until_up(container: str, seconds: float = 60) -> None:
     raise Failure(f"{container} isn't up after {seconds:g} s (systemd says {state or 'nothing'})")
 
 
-def wait_for_ssh(host: Host, seconds: float = 30) -> None:
+def wait_for_ssh(host: Host, seconds: float = 30, runs: Callable[[], bool] = lambda: True) -> None:
+    """Until SSH answers.
+
+    :param runs: whether the host still runs; :class:`Gone` if it doesn't.
+    """
     end = time.monotonic() + seconds
     while True:
         begin = time.monotonic()
@@ -277,6 +301,8 @@ def wait_for_ssh(host: Host, seconds: float = 30) -> None:
         )
         if done.returncode == 0:
             return
+        if not runs():
+            raise Gone(f"QEMU of {host.name} has ended by itself")
         if time.monotonic() > end:
             raise Failure(f"no SSH to {host.name} at {host.address}:{host.port}: {done.stderr.strip()}")
         time.sleep(max(0.1, min(1.0, time.monotonic() - begin)))

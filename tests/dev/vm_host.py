@@ -117,7 +117,7 @@ class VmHost:
         begin = time.monotonic()
         self.machine.start(without)
         try:
-            hosts.wait_for_ssh(self.reach, hosts.BOOT_SECONDS)
+            hosts.wait_for_boot(self.machine, self.reach, without)
             seconds = time.monotonic() - begin
             if whole:
                 hosts.wait_for_units(self.reach)

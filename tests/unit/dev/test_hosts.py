@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hosts import Host, inventory, write_inventory
+from hosts import Gone, Host, inventory, wait_for_boot, wait_for_ssh, write_inventory
 from images import recipe
 from machine import Failure, has_sys_resource, start_options, unified_cgroups
 
@@ -64,3 +66,56 @@ def test_inventory_needs_no_settings(tmp_path: Path) -> None:
     assert written["ansible_host"] == "10.88.0.2"
     assert Path(written["ansible_ssh_private_key_file"]).is_absolute()
     assert "StrictHostKeyChecking=no" in written["ansible_ssh_common_args"]
+
+
+class Mortal:
+    """Stands in for a machine under QEMU, and for SSH to it: QEMU ends by itself at its first starts.
+
+    :param deaths: how many of them.
+    """
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths = deaths
+        self.starts: list[list[str]] = [[]]
+
+    @property
+    def pid(self) -> int:
+        return 0 if len(self.starts) <= self.deaths else 4711
+
+    def start(self, without: list[str]) -> None:
+        self.starts.append(without)
+
+    def last_lines(self, _lines: int) -> str:
+        return "inconsistent MTRRs"
+
+    def ssh(self, *_words: Any, **_options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0 if self.pid else 255, "", "Connection refused")
+
+
+def boot_of(deaths: int, monkeypatch: pytest.MonkeyPatch) -> Mortal:
+    machine = Mortal(deaths)
+    monkeypatch.setattr(subprocess, "run", machine.ssh)
+    wait_for_boot(machine, HOST, ["MX-FAST-1"])  # type: ignore[arg-type]
+    return machine
+
+
+def test_an_emulator_that_ends_by_itself_is_started_again_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert boot_of(0, monkeypatch).starts == [[]]
+    assert capsys.readouterr().err == ""
+    assert boot_of(1, monkeypatch).starts == [[], ["MX-FAST-1"]]
+    said = capsys.readouterr().err
+    assert "QEMU of site has ended by itself" in said and "inconsistent MTRRs" in said
+
+
+def test_an_emulator_that_ends_twice_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Gone, match="QEMU of site has ended by itself"):
+        boot_of(2, monkeypatch)
+
+
+def test_a_host_that_runs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = subprocess.CompletedProcess([], 255, "", "Connection refused")
+    monkeypatch.setattr(subprocess, "run", lambda *_words, **_options: refused)
+    with pytest.raises(Failure, match=r"no SSH to site at 10\.88\.0\.2:22: Connection refused"):
+        wait_for_ssh(HOST, 0.3)
