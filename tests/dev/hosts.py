@@ -25,7 +25,7 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ SSH_OPTIONS = (
 
 @dataclass(frozen=True)
 class Host:
-    """A running host, with all that is needed to reach it over SSH. ``container`` is empty for a whole machine."""
+    """A running host, with all that is needed to reach it over SSH. ``container`` is empty for a whole machine.
+
+    :ivar given: variables of the site that is on it, for whoever plays about it again.
+    """
 
     name: str
     container: str
@@ -56,6 +59,7 @@ class Host:
     port: int
     user: str
     identity_file: str
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ssh(self) -> list[str]:
@@ -66,8 +70,8 @@ class Host:
         ]  # fmt: skip
 
     @property
-    def variables(self) -> dict[str, str | int]:
-        """How Ansible reaches the host with its stock settings."""
+    def variables(self) -> dict[str, Any]:
+        """How Ansible reaches the host with its stock settings, and what it needs to know of it."""
         return {
             "ansible_host": self.address,
             "ansible_port": self.port,
@@ -75,6 +79,7 @@ class Host:
             "ansible_ssh_private_key_file": self.identity_file,
             "ansible_ssh_common_args": SSH_OPTIONS,
             "ansible_python_interpreter": "/usr/bin/python3",
+            **self.given,
         }
 
 
@@ -156,9 +161,13 @@ def create(name: str, image: str, user: str, **parts: Any) -> Host:
     """
     # For Molecule's inventory alone.
     parts.pop("groups", None)
-    if image.startswith(PREFIX):
-        return reach(create_machine(name, image, user, **parts), wait=True)
     container = container_name(name)
+    if image.startswith(PREFIX):
+        if inspect(container) is not None:
+            remove([name])
+        return reach(create_machine(name, image, user, **parts), wait=True)
+    if qemu.Machine.read(name) is not None:
+        remove([name])
     key = identity()
     found = inspect(container)
     if found is not None and (found["image"], found["user"]) != (image, user):
@@ -222,8 +231,9 @@ def reach(machine: qemu.Machine, wait: bool = False) -> Host:
     :param wait: until SSH answers and systemd has started everything.
     """
     host = Host(
-        machine.name, "", machine.image, "127.0.0.1", machine.port, machine.user, machine.identity_file
-    )
+        machine.name, "", machine.image, "127.0.0.1", machine.port, machine.user, machine.identity_file,
+        machine.variables,
+    )  # fmt: skip
     if wait:
         try:
             wait_for_boot(machine, host)
@@ -314,7 +324,6 @@ def remove(names: Sequence[str]) -> None:
         machine = qemu.Machine.read(name)
         if machine is not None:
             machine.remove()
-            continue
         container = container_name(name)
         podman("rm", "-f", "-t", "0", "-v", "-i", container)
         remove_volumes([f"{container}-{key}" for key in VOLUMES])

@@ -84,6 +84,19 @@ class Machine:
         above = self.folder / f"{serial}.above.qcow2"
         return above if above.exists() else self.layer_of(serial)
 
+    @property
+    def given(self) -> Path:
+        """The variables that every play about the machine needs, as JSON; most machines have none."""
+        return self.folder / "given.json"
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What :attr:`given` holds."""
+        if not self.given.exists():
+            return {}
+        found: dict[str, Any] = json.loads(self.given.read_text(encoding="utf-8"))
+        return found
+
     def write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self), indent=2, default=str)

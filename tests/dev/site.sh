@@ -63,8 +63,7 @@ site() {
   begin=$SECONDS
   if [ "${1:-}" = --vm ]; then
     shift
-    python3 "$root/tests/long/site_vm.py" site "$state/site-vm.json"
-    set -- -e "@$state/site-vm.json" "$@"
+    python3 "$root/tests/long/site_vm.py" site
   else
     hosts create site >"$state/site.json"
   fi

@@ -7,10 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import hosts
 import pytest
-from hosts import Gone, Host, inventory, wait_for_boot, wait_for_ssh, write_inventory
+import qemu
+from hosts import Gone, Host, inventory, reach, wait_for_boot, wait_for_ssh, write_inventory
 from images import recipe
 from machine import Failure, has_sys_resource, start_options, unified_cgroups
+from vm_image import Boot
 
 LIMITS = {"nofile": 20000, "nproc": 5000}
 HOST = Host(
@@ -66,6 +69,48 @@ def test_inventory_needs_no_settings(tmp_path: Path) -> None:
     assert written["ansible_host"] == "10.88.0.2"
     assert Path(written["ansible_ssh_private_key_file"]).is_absolute()
     assert "StrictHostKeyChecking=no" in written["ansible_ssh_common_args"]
+
+
+def test_a_machine_s_own_variables_are_in_the_inventory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu, "HOSTS", tmp_path)
+    boot = Boot(Path("/b/vmlinuz"), Path("/b/initrd"), Path("/b/root.img"))
+    machine = qemu.Machine("site", "vm-debian13", "root", "/key", 2222, boot)
+    machine.write()
+    bare = json.loads(inventory([reach(machine)]))["all"]["hosts"]["site"]
+    assert bare["ansible_port"] == 2222
+    machine.given.write_text('{"docker_data_root": "/srv/fast/docker"}', encoding="utf-8")
+    assert qemu.Machine.read("site") == machine
+    full = json.loads(inventory([reach(machine)]))["all"]["hosts"]["site"]
+    assert full == {**bare, "docker_data_root": "/srv/fast/docker"}
+
+
+@pytest.mark.parametrize("image", ["debian13", "vm-debian13"])
+def test_a_host_of_another_kind_gives_way(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"container", "machine"}
+
+    def remove(names: list[str]) -> None:
+        assert names == ["site"]
+        there.clear()
+
+    class Made(Exception):
+        """The new host would be made now."""
+
+    def made(*_: object, **__: object) -> None:
+        raise Made
+
+    monkeypatch.setattr(hosts, "remove", remove)
+    monkeypatch.setattr(hosts, "create_machine", made)
+    monkeypatch.setattr(hosts, "ensure_image", made)
+    monkeypatch.setattr(hosts, "identity", lambda: Path("/key"))
+    monkeypatch.setattr(hosts.qemu.Machine, "read", lambda _name: "machine" in there or None)
+    monkeypatch.setattr(
+        hosts, "inspect", lambda _name: {"image": image, "user": "admin"} if "container" in there else None
+    )
+    with pytest.raises(Made):
+        hosts.create("site", image, "admin")
+    assert not there
 
 
 class Mortal:
