@@ -104,7 +104,7 @@ def test_a_host_of_another_kind_gives_way(image: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(hosts, "create_machine", made)
     monkeypatch.setattr(hosts, "ensure_image", made)
     monkeypatch.setattr(hosts, "identity", lambda: Path("/key"))
-    monkeypatch.setattr(hosts.qemu.Machine, "read", lambda _name: "machine" in there or None)
+    monkeypatch.setattr(qemu.Machine, "read", lambda _name: "machine" in there or None)
     monkeypatch.setattr(
         hosts, "inspect", lambda _name: {"image": image, "user": "admin"} if "container" in there else None
     )
