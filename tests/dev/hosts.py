@@ -71,7 +71,7 @@ class Host:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """How Ansible reaches the host with its stock settings, and what it needs to know of it."""
+        """How Ansible reaches the host with its stock settings, and :attr:`given`."""
         return {
             "ansible_host": self.address,
             "ansible_port": self.port,
